@@ -1,0 +1,1 @@
+"""Watchword's Python client library: check bearer tokens in gRPC servers, and send them from gRPC clients."""
