@@ -1,48 +1,128 @@
-# `make run` and `make test` do all their own set-up. `make help` lists the rest.
-PYTHON ?= python3
-VENV   := .venv
-BIN    := $(VENV)/bin
-STAMP  := $(VENV)/.installed
+# `make run` and `make test` do all their own set-up, on a machine with nothing but Python 3.11 or newer and make.
+# `make help` lists the rest. Name another interpreter with `make PYTHON=/path/to/python3.12 ...`.
+ifeq ($(origin PYTHON),undefined)
+# The first one that is new enough; looked for only by the recipes that use it.
+PYTHON = $(shell for python in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+  if command -v $$python >/dev/null 2>&1 && $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
+  then echo $$python; break; fi; done)
+endif
+
+VENV      := .venv
+BIN       := $(VENV)/bin
+STAMP     := $(VENV)/.installed
 GENERATED := clients/python/watchword/v1
+PROTOS    := protos/watchword/v1
+PIP       := -m pip --quiet --disable-pip-version-check --no-input
+TYPED     := $(wildcard service clients/python tests bench examples)
 
-.PHONY: help run test check format lint types imports proto generate generate-check compat bench soak clean
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
+.PHONY: help run test check format lint fix types imports proto breaking generate generate-check compat deploy-check bench clean
 
-help: ## what there is
+# A clear heading before each step of a check.
+heading = @printf '\n== %s\n' "$(1)"
+
+help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
+# ---- set-up ----------------------------------------------------------------------------------------------------------
+
+# The stamp is touched last, so an interrupted set-up is taken up again; a half-made or broken environment is made anew.
 $(STAMP): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit("Watchword needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name another with make PYTHON=...") if sys.version_info < (3, 11) else 0'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --editable '.[server,native,otel]' --group dev
+	@test -n "$(PYTHON)" || { echo "Watchword needs Python 3.11 or newer, and none is on the PATH. Name one with make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit("Watchword needs Python 3.11 or newer; " + sys.executable + " is " + sys.version.split()[0] + ". Name another with make PYTHON=/path/to/python3") if sys.version_info < (3, 11) else None'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "This Python cannot make virtual environments: install its venv module (Debian and Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	@echo "Setting up $(VENV) (once; about a minute)"
+	@$(BIN)/python -c 'import pip' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python $(PIP) install --upgrade 'pip>=25.1'
+	@$(BIN)/python $(PIP) install --editable '.[server,native,otel]' --group dev
 	@touch $@
 
 run: $(STAMP) ## serve on port 7600 with an embedded PostgreSQL
 	@exec $(BIN)/watchword serve
 
-test: $(STAMP) ## the whole test suite
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+# ---- what CI runs ----------------------------------------------------------------------------------------------------
 
-check: format lint types imports proto generate-check compat test ## what CI runs
+# Cheapest first; the first failure stops.
+check: format lint types imports proto breaking generate-check deploy-check compat test ## all that CI runs
 
 format: $(STAMP) ## formatting is as ruff would have it (make fix repairs)
-	$(BIN)/ruff format --check .
+	$(call heading,format)
+	@$(BIN)/ruff format --check .
 
-lint: $(STAMP)
-	$(BIN)/ruff check .
+lint: $(STAMP) ## the linter's rules
+	$(call heading,lint)
+	@$(BIN)/ruff check .
 
 fix: $(STAMP) ## format, and repair what the linter can
-	$(BIN)/ruff format .
-	$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
 
 types: $(STAMP) ## strict types
-	$(BIN)/mypy service clients/python tests bench examples
+	$(call heading,types)
+	@$(BIN)/mypy $(TYPED)
+
+imports: $(STAMP) ## which layer may import which
+	$(call heading,imports)
+	@$(BIN)/lint-imports
+
+proto: $(STAMP) ## the protos follow buf's STANDARD rules
+	$(call heading,proto lint)
+	@$(BIN)/buf lint && echo "buf lint: no findings"
+
+breaking: $(STAMP) ## the API broke nothing since the last release, or main
+	$(call heading,proto breaking changes)
+	@.ci/breaking $(BIN)/buf
 
 generate: $(STAMP) ## write the generated code anew
-	$(BIN)/python -m grpc_tools.protoc --proto_path=protos \
-	  --python_out=clients/python --grpc_python_out=clients/python \
-	  --mypy_out=clients/python --mypy_grpc_out=clients/python \
-	  --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
-	  protos/watchword/v1/*.proto
-	touch $(GENERATED)/__init__.py
+	@$(call generate_into,clients/python)
+	@touch $(GENERATED)/__init__.py
+
+# Generated beside the tree and compared, so that a check never changes what it checks.
+generate-check: $(STAMP) ## the committed generated code is current
+	$(call heading,generated code)
+	@rm -rf build/generated && mkdir -p build/generated
+	@$(call generate_into,build/generated)
+	@touch build/generated/watchword/v1/__init__.py
+	@diff -r --exclude=__pycache__ build/generated/watchword/v1 $(GENERATED) || { echo "The generated code is not what the protos say: run make generate, and commit" >&2; exit 1; }
+	@echo "$(GENERATED) is current"
+
+generate_into = $(BIN)/python -m grpc_tools.protoc --proto_path=protos \
+  --python_out=$(1) --grpc_python_out=$(1) --mypy_out=quiet:$(1) --mypy_grpc_out=quiet:$(1) \
+  --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
+  $(PROTOS)/*.proto
+
+# The client library alone, on the oldest versions it admits and on the newest there are.
+compat: build/compat-oldest/.installed build/compat-newest/.installed ## the client library on its oldest and newest dependencies
+	$(call heading,compat)
+	@PYTHONPATH=clients/python build/compat-oldest/bin/python -W error tests/tooling/compat_smoke.py
+	@PYTHONPATH=clients/python build/compat-newest/bin/python -W error tests/tooling/compat_smoke.py
+
+build/compat-oldest/.installed: OF := grpcio==1.75.0 protobuf==6.31.1 googleapis-common-protos==1.70.0
+build/compat-newest/.installed: OF := --upgrade grpcio protobuf googleapis-common-protos
+build/compat-%/.installed: pyproject.toml $(STAMP)
+	@echo "Setting up build/compat-$*"
+	@rm -rf build/compat-$* && $(BIN)/python -m venv build/compat-$*
+	@build/compat-$*/bin/python $(PIP) install $(OF)
+	@touch $@
+
+deploy-check: $(STAMP) ## shell scripts, container file, manifests and alert rules
+	$(call heading,deploy)
+	@$(BIN)/shellcheck .ci/run .ci/breaking $(wildcard deploy/*.sh examples/*.sh examples/*/*.sh docs/*.sh bench/*.sh)
+	@$(BIN)/hadolint deploy/Containerfile
+	@$(BIN)/yamllint --strict --config-file deploy/.yamllint.yaml deploy
+	@$(BIN)/kubernetes-validate --strict --quiet deploy/kubernetes/[!k]*.yaml
+	@echo "shellcheck, hadolint, yamllint, kubernetes-validate: no findings"
+
+test: $(STAMP) ## the whole test suite (PYTEST_ARGS=... narrows it)
+	$(call heading,test)
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# ---- the rest --------------------------------------------------------------------------------------------------------
+
+bench: $(STAMP) ## measure; prints a table and writes build/bench.json (BENCH_ARGS=...)
+	@$(BIN)/python -m bench $(BENCH_ARGS)
+
+clean: ## remove everything these rules made, the environment too
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
