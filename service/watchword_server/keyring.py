@@ -1,0 +1,180 @@
+"""The peppers: secret keys that live outside the database and make its digests useless on their own.
+
+A stolen dump confirms no guess, and someone who can write rows cannot mint a token, because both need the key of
+HMAC-SHA-256 (RFC 2104). Versions allow rotation: a new one is added everywhere before it is made current.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import errno
+import hmac
+import json
+import os
+import secrets
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, Self
+
+PEPPER_BYTES: Final = 32
+PEPPER_BYTES_MAX: Final = 128
+VERSION_MAX: Final = 32_767
+VERSIONS_MAX: Final = 64
+_DISTINCT_BYTES_MIN: Final = 12
+"""32 random bytes hold fewer distinct values once in 10^15 draws; a typed password or a run of zeros does."""
+_CHECK_CONSTANT: Final = b"watchword pepper check"
+
+
+class KeyringError(ValueError):
+    """The keyring cannot be used. Its text says what is wrong and never contains a key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keyring:
+    """Peppers by version. `peppers` is kept out of `repr`."""
+
+    current: int
+    peppers: Mapping[int, bytes] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        _check(self.current, self.peppers)
+        object.__setattr__(self, "peppers", MappingProxyType(dict(self.peppers)))
+
+    def digest(self, token: bytes) -> bytes:
+        """The 32 bytes to store for a whole token, under the current pepper."""
+        return hmac.digest(self.peppers[self.current], token, "sha256")
+
+    def digest_with(self, version: int, token: bytes) -> bytes | None:
+        """The digest under the pepper a row names, or None if this keyring lacks it: unavailable, not inactive."""
+        pepper = self.peppers.get(version)
+        return None if pepper is None else hmac.digest(pepper, token, "sha256")
+
+    def check_value(self, version: int) -> bytes:
+        """What the database keeps to recognise this pepper: the HMAC of a constant. Raises KeyError if unknown."""
+        return hmac.digest(self.peppers[version], _CHECK_CONSTANT, "sha256")
+
+    @classmethod
+    def load(cls, text: str) -> Self:
+        """Reads `{"current": 1, "peppers": {"1": "<base64>"}}`. Raises KeyringError, which shows none of it."""
+        try:
+            document = json.loads(text, object_pairs_hook=_unique)
+        except KeyringError:
+            raise
+        except (ValueError, RecursionError):
+            # `from None`: the decoder's exception carries the whole document.
+            raise KeyringError('the keyring is not JSON: {"current": 1, "peppers": {"1": "<base64>"}}') from None
+        if not isinstance(document, dict) or set(document) != {"current", "peppers"}:
+            raise KeyringError('the keyring must have exactly the fields "current" and "peppers"')
+        peppers = document["peppers"]
+        if not isinstance(peppers, dict):
+            raise KeyringError('"peppers" must map versions to base64 keys')
+        return cls(document["current"], {_version(name): _pepper(name, value) for name, value in peppers.items()})
+
+    @classmethod
+    def generate(cls) -> Self:
+        """A keyring of one fresh random pepper, version 1."""
+        return cls(1, {1: secrets.token_bytes(PEPPER_BYTES)})
+
+    def dump(self) -> str:
+        """The JSON that `load` reads. Secret."""
+        peppers = {str(version): base64.b64encode(self.peppers[version]).decode() for version in sorted(self.peppers)}
+        return json.dumps({"current": self.current, "peppers": peppers}) + "\n"
+
+    @classmethod
+    def load_or_create(cls, path: Path) -> Self:
+        """The keyring in `path`; a fresh one is written there first if there is none.
+
+        The file appears whole, on disk and with mode 0600 or not at all, and of two processes that race, both use the
+        one that won. Raises KeyringError if others could read the file, or if it is damaged: a server that went on with
+        a fresh one would refuse every token there is.
+        """
+        try:
+            return cls.load(_read_private(path))
+        except FileNotFoundError:
+            pass
+        _write_once(path, cls.generate().dump().encode())
+        return cls.load(_read_private(path))
+
+
+def _check(current: object, peppers: Mapping[int, bytes]) -> None:
+    if type(current) is not int:
+        raise KeyringError('"current" must be a number')
+    if not 1 <= len(peppers) <= VERSIONS_MAX:
+        raise KeyringError(f"a keyring has 1 to {VERSIONS_MAX} peppers")
+    for version, pepper in peppers.items():
+        if not 1 <= version <= VERSION_MAX:
+            raise KeyringError(f"a pepper's version is a number from 1 to {VERSION_MAX}")
+        if not PEPPER_BYTES <= len(pepper) <= PEPPER_BYTES_MAX:
+            raise KeyringError(
+                f"pepper {version} must have {PEPPER_BYTES} to {PEPPER_BYTES_MAX} bytes: openssl rand -base64 32"
+            )
+        if len(set(pepper)) < _DISTINCT_BYTES_MIN:
+            raise KeyringError(f"pepper {version} is not random: openssl rand -base64 32")
+    if len(set(peppers.values())) != len(peppers):
+        raise KeyringError("two versions have the same pepper")
+    if current not in peppers:
+        raise KeyringError(f'"current" is {current}, and there is no such pepper')
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise KeyringError("the keyring names a field or version twice")
+    return found
+
+
+def _version(name: str) -> int:
+    # One spelling a version, or "1" and "01" would be two entries for one.
+    if not (name.isascii() and name.isdigit() and not name.startswith("0") and len(name) <= 5):
+        raise KeyringError(f"a pepper's version is a number from 1 to {VERSION_MAX}")
+    return int(name)
+
+
+def _pepper(name: str, value: object) -> bytes:
+    if not isinstance(value, str):
+        raise KeyringError(f"pepper {int(name)} must be base64 text")
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError):
+        raise KeyringError(f"pepper {int(name)} is not base64") from None
+
+
+def _read_private(path: Path) -> str:
+    with path.open("rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise KeyringError(f"{path} is not a file")
+        if status.st_mode & 0o077:
+            raise KeyringError(f"others can read {path}: chmod 600 it, and add a new pepper if they may have")
+        content = file.read(65_537)
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        raise KeyringError("the keyring is not JSON") from None
+
+
+def _write_once(path: Path, content: bytes) -> None:
+    """Puts `content` at `path` unless something is there: synced aside, then linked, which cannot replace."""
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(aside, path)
+        except OSError as error:
+            if error.errno != errno.EEXIST:
+                raise
+    finally:
+        aside.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
