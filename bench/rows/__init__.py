@@ -1,0 +1,29 @@
+"""One module for each kind of figure, and the list of them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from bench.figures import Figure
+from bench.rows import batch, issue, statements, validate_cpu, validate_idle
+from bench.stage import Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Figures that are measured together."""
+
+    names: tuple[str, ...]
+    measure: Callable[[Stage], list[Figure]]
+
+
+ROWS: Final = (
+    Row(("validate_vs_echo_grpcio",), validate_cpu.measure_grpcio),
+    Row(("validate_vs_echo_native", "validate_total_us_native"), validate_cpu.measure_native),
+    Row(("validate_p50_idle_ratio",), validate_idle.measure),
+    Row(("sql_per_validate",), statements.measure),
+    Row(("batch_validate_tokens_per_call_cost",), batch.measure),
+    Row(("issue_vs_floor",), issue.measure),
+)

@@ -1,0 +1,73 @@
+"""What the rows share: the plan of a run, and servers that are started once and loaded by several rows."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from bench.authority import Authority, data_folder, serving
+from bench.echo import EchoServer, Transport, echo_server
+from bench.figures import MeasurementError
+from bench.population import Population, populate
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much to measure. `processes` x `streams` calls are in flight; 16 x 4 are the 64 that the figures name."""
+
+    rounds: int = 7
+    seconds: float = 1.0
+    processes: int = 16
+    streams: int = 4
+    tokens_each: int = 256
+    batch_size: int = 256
+    batch_processes: int = 4
+
+    @property
+    def in_flight(self) -> int:
+        return self.processes * self.streams
+
+    def shape(self) -> dict[str, float]:
+        """The load, as it stands beside every figure."""
+        return {"connections": self.processes, "streams": self.streams}
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A server with its tokens issued."""
+
+    authority: Authority
+    population: Population
+
+
+@dataclass(slots=True)
+class Stage:
+    """Starts a server when a row first asks for it; the stack ends them all."""
+
+    plan: Plan
+    stack: ExitStack
+    _loaded: dict[Transport, Loaded] = field(default_factory=dict)
+    _echoes: dict[Transport, EchoServer] = field(default_factory=dict)
+    _broken: dict[Transport, str] = field(default_factory=dict)
+
+    def echo(self, transport: Transport) -> EchoServer:
+        if transport not in self._echoes:
+            self._echoes[transport] = self.stack.enter_context(echo_server(transport))
+        return self._echoes[transport]
+
+    def loaded(self, transport: Transport) -> Loaded:
+        # A server that did not start once will not start for the next row either, and each attempt takes a minute.
+        if transport in self._broken:
+            raise MeasurementError(self._broken[transport])
+        if transport not in self._loaded:
+            try:
+                data_dir = self.stack.enter_context(data_folder())
+                authority = self.stack.enter_context(serving(data_dir, transport))
+            except MeasurementError as error:
+                self._broken[transport] = str(error)
+                raise
+            self._loaded[transport] = Loaded(authority, self.populate(authority))
+        return self._loaded[transport]
+
+    def populate(self, authority: Authority) -> Population:
+        return populate(authority, verifiers=self.plan.processes, tokens_each=self.plan.tokens_each)
