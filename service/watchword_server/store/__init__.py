@@ -1,0 +1,1 @@
+"""Where tokens are kept: the contract that the answers see, and Postgres behind it."""

@@ -660,9 +660,12 @@ class RevokeResponse(_message.Message):
     POSITION_FIELD_NUMBER: _builtins.int
     PROPAGATION_FIELD_NUMBER: _builtins.int
     EFFECTIVE_IN_FIELD_NUMBER: _builtins.int
+    OUT_OF_REACH_COUNT_FIELD_NUMBER: _builtins.int
     revoked_count: _builtins.int
     """Tokens that were live (or expired but never revoked) and are now revoked."""
     propagation: Global___Propagation.ValueType
+    out_of_reach_count: _builtins.int
+    """Tokens that match and were left alone because they lie outside the grants of the calling token."""
     @_builtins.property
     def position(self) -> Global___Position: ...
     @_builtins.property
@@ -676,10 +679,11 @@ class RevokeResponse(_message.Message):
         position: Global___Position | None = ...,
         propagation: Global___Propagation.ValueType = ...,
         effective_in: _duration_pb2.Duration | None = ...,
+        out_of_reach_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["effective_in", b"effective_in", "position", b"position"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_in", b"effective_in", "position", b"position", "propagation", b"propagation", "revoked_count", b"revoked_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_in", b"effective_in", "out_of_reach_count", b"out_of_reach_count", "position", b"position", "propagation", b"propagation", "revoked_count", b"revoked_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -117,7 +117,7 @@ class TokenServiceServicer(object):
         """Ends tokens. Idempotent; a token that does not exist is success (RFC 7009 section 2.2) with `revoked_count` 0.
 
         Whoever presents the whole token may revoke it. By id, subject or issuer it needs `watchword.revoke`, and reaches
-        only tokens that lie within one of the caller's grants.
+        only tokens that lie within one of the caller's grants; so does `cascade` in any case.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -135,7 +135,7 @@ class TokenServiceServicer(object):
     def GetToken(self, request, context):
         """One token's record, never its secret, and on request why a verifier would accept or refuse it.
 
-        Needs `watchword.read`. Errors: NOT_FOUND `TOKEN_NOT_FOUND`.
+        A wrong secret for a real id shows no record. Needs `watchword.read`. Errors: NOT_FOUND `TOKEN_NOT_FOUND`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

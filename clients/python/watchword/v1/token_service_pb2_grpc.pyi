@@ -62,7 +62,7 @@ class TokenServiceStub:
     """Ends tokens. Idempotent; a token that does not exist is success (RFC 7009 section 2.2) with `revoked_count` 0.
 
     Whoever presents the whole token may revoke it. By id, subject or issuer it needs `watchword.revoke`, and reaches
-    only tokens that lie within one of the caller's grants.
+    only tokens that lie within one of the caller's grants; so does `cascade` in any case.
     """
     ListScopes: _grpc.UnaryUnaryMultiCallable[_token_service_pb2.ListScopesRequest, _token_service_pb2.ListScopesResponse]
     """The scopes of one token, or, when none is named, the catalogue of scopes.
@@ -72,7 +72,7 @@ class TokenServiceStub:
     GetToken: _grpc.UnaryUnaryMultiCallable[_token_service_pb2.GetTokenRequest, _token_service_pb2.GetTokenResponse]
     """One token's record, never its secret, and on request why a verifier would accept or refuse it.
 
-    Needs `watchword.read`. Errors: NOT_FOUND `TOKEN_NOT_FOUND`.
+    A wrong secret for a real id shows no record. Needs `watchword.read`. Errors: NOT_FOUND `TOKEN_NOT_FOUND`.
     """
     ListTokens: _grpc.UnaryUnaryMultiCallable[_token_service_pb2.ListTokensRequest, _token_service_pb2.ListTokensResponse]
     """Tokens in order of their ids, which is the order in which they end. Live ones only, unless asked otherwise.
@@ -116,7 +116,7 @@ class TokenServiceAsyncStub(TokenServiceStub):
     """Ends tokens. Idempotent; a token that does not exist is success (RFC 7009 section 2.2) with `revoked_count` 0.
 
     Whoever presents the whole token may revoke it. By id, subject or issuer it needs `watchword.revoke`, and reaches
-    only tokens that lie within one of the caller's grants.
+    only tokens that lie within one of the caller's grants; so does `cascade` in any case.
     """
     ListScopes: _aio.UnaryUnaryMultiCallable[_token_service_pb2.ListScopesRequest, _token_service_pb2.ListScopesResponse]  # type: ignore[assignment]
     """The scopes of one token, or, when none is named, the catalogue of scopes.
@@ -126,7 +126,7 @@ class TokenServiceAsyncStub(TokenServiceStub):
     GetToken: _aio.UnaryUnaryMultiCallable[_token_service_pb2.GetTokenRequest, _token_service_pb2.GetTokenResponse]  # type: ignore[assignment]
     """One token's record, never its secret, and on request why a verifier would accept or refuse it.
 
-    Needs `watchword.read`. Errors: NOT_FOUND `TOKEN_NOT_FOUND`.
+    A wrong secret for a real id shows no record. Needs `watchword.read`. Errors: NOT_FOUND `TOKEN_NOT_FOUND`.
     """
     ListTokens: _aio.UnaryUnaryMultiCallable[_token_service_pb2.ListTokensRequest, _token_service_pb2.ListTokensResponse]  # type: ignore[assignment]
     """Tokens in order of their ids, which is the order in which they end. Live ones only, unless asked otherwise.
@@ -191,7 +191,7 @@ class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
         """Ends tokens. Idempotent; a token that does not exist is success (RFC 7009 section 2.2) with `revoked_count` 0.
 
         Whoever presents the whole token may revoke it. By id, subject or issuer it needs `watchword.revoke`, and reaches
-        only tokens that lie within one of the caller's grants.
+        only tokens that lie within one of the caller's grants; so does `cascade` in any case.
         """
 
     @_abc_1.abstractmethod
@@ -213,7 +213,7 @@ class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_token_service_pb2.GetTokenResponse, _abc.Awaitable[_token_service_pb2.GetTokenResponse]]:
         """One token's record, never its secret, and on request why a verifier would accept or refuse it.
 
-        Needs `watchword.read`. Errors: NOT_FOUND `TOKEN_NOT_FOUND`.
+        A wrong secret for a real id shows no record. Needs `watchword.read`. Errors: NOT_FOUND `TOKEN_NOT_FOUND`.
         """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,62 @@
+"""Revoke: end tokens for good."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from watchword.token import ParsedToken
+from watchword_server.answer.callers import Caller
+from watchword_server.answer.errors import FieldsInvalidError, GrantMissingError
+from watchword_server.answer.proof import Digests, proves
+from watchword_server.rules.fields import Faults
+from watchword_server.store.contract import Revocation, Revoked, Selector, Snapshot, Store
+
+
+@dataclass(frozen=True, slots=True)
+class RevokeOrder:
+    """What is to end: a presented token, or those that `selector` names."""
+
+    presented: ParsedToken | None
+    selector: Selector
+    reason: str = ""
+    cascade: bool = False
+
+
+class Revoking:
+    """Ends tokens. This version's verifiers ask on every check, so what is committed is known everywhere."""
+
+    def __init__(self, store: Store, digests: Digests) -> None:
+        self._store = store
+        self._digests = digests
+
+    async def revoke(self, caller: Caller, order: RevokeOrder, snapshot: Snapshot) -> Revoked:
+        """Ends what the order names, within the caller's reach.
+
+        Raises FieldsInvalidError, GrantMissingError (a single token named by id lies outside the caller's grants),
+        PepperUnknownError, and the store's errors.
+        """
+        faults = Faults()
+        faults.text("reason", order.reason)
+        if order.selector.subject is not None:
+            faults.name("subject", order.selector.subject)
+        if faults.found:
+            raise FieldsInvalidError(faults.found)
+        revoked = await self._store.revoke(self._revocation(caller, order, snapshot))
+        if revoked.out_of_reach and not revoked.count and order.selector.token_id is not None:
+            raise GrantMissingError("the token lies outside the grants of the calling token")
+        return revoked
+
+    def _revocation(self, caller: Caller, order: RevokeOrder, snapshot: Snapshot) -> Revocation:
+        if order.presented is None:
+            return Revocation(order.selector, caller.actor, order.reason, order.cascade, within=caller.grants)
+        # Whoever holds the whole token may end it, whatever else they may do.
+        token_id: UUID = order.presented.token_id
+        return Revocation(
+            Selector(token_id=token_id),
+            caller.actor,
+            order.reason,
+            order.cascade,
+            within=caller.grants,
+            proved=proves(self._digests, order.presented, snapshot.rows.get(token_id)),
+        )

@@ -1,0 +1,162 @@
+"""Between protobuf messages and the domain's values; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from watchword.token import format_token_id
+from watchword.v1 import audit_service_pb2 as audit_pb
+from watchword.v1 import token_service_pb2 as pb
+from watchword_server.answer.errors import FieldsInvalidError
+from watchword_server.rules.tokens import Grant, TokenRecord
+from watchword_server.rules.verdicts import Reason, Verdict
+from watchword_server.store.contract import AuditEvent, Position, ScopeEntry, Snapshot
+
+# How long a verifier under a live lease may keep an answer: see design of the cache.
+CACHEABLE_ACTIVE_MAX: Final = timedelta(hours=1)
+CACHEABLE_INACTIVE: Final = Duration(seconds=60)
+_INACTIVE: Final = pb.InactiveToken()
+_CACHEABLE_ACTIVE: Final = Duration(seconds=int(CACHEABLE_ACTIVE_MAX.total_seconds()))
+# Sums of dates end at year 9999; protobuf's durations may be longer (10,000 years).
+_DURATION_SECONDS_MAX: Final = 315_576_000_000
+
+REASONS: Final[Mapping[Reason, pb.VerdictReason.ValueType]] = {
+    reason: pb.VerdictReason.Value(f"VERDICT_REASON_{reason.name}") for reason in Reason
+}
+
+
+def duration_message(delta: timedelta) -> Duration:
+    """A timedelta as Duration."""
+    return Duration(seconds=delta.days * 86_400 + delta.seconds, nanos=delta.microseconds * 1000)
+
+
+def duration_of(message: Duration, path: str) -> timedelta:
+    """A Duration as timedelta. Raises FieldsInvalidError for what neither protobuf nor Python takes."""
+    same_sign = message.seconds == 0 or message.nanos == 0 or (message.seconds > 0) == (message.nanos > 0)
+    if abs(message.seconds) > _DURATION_SECONDS_MAX or abs(message.nanos) > 999_999_999 or not same_sign:
+        raise FieldsInvalidError([(path, "is not a valid duration")])
+    try:
+        return timedelta(seconds=message.seconds, microseconds=message.nanos / 1000)
+    except OverflowError:
+        raise FieldsInvalidError([(path, "is too long")]) from None
+
+
+def timestamp_message(instant: datetime) -> Timestamp:
+    """An aware datetime as Timestamp."""
+    message = Timestamp()
+    message.FromDatetime(instant)
+    return message
+
+
+def instant_of(message: Timestamp, path: str) -> datetime:
+    """A Timestamp as aware datetime. Raises FieldsInvalidError."""
+    try:
+        return message.ToDatetime(UTC)
+    except (ValueError, OverflowError):
+        raise FieldsInvalidError([(path, "is not a valid timestamp")]) from None
+
+
+def position_message(position: Position) -> pb.Position:
+    """A position."""
+    return pb.Position(epoch=position.epoch.bytes, number=position.number)
+
+
+def grants_of(messages: Iterable[pb.Grant]) -> tuple[Grant, ...]:
+    """Grants as the rules have them."""
+    return tuple(Grant(tuple(grant.scopes), tuple(grant.subjects), tuple(grant.audiences)) for grant in messages)
+
+
+def token_message(record: TokenRecord, now: datetime) -> pb.Token:
+    """A stored token. There is no secret in a record, so none can leak from here."""
+    message = pb.Token(
+        token_id=format_token_id(record.token_id),
+        subject=record.subject,
+        scopes=record.scopes,
+        audiences=record.audiences,
+        grants=[
+            pb.Grant(scopes=grant.scopes, subjects=grant.subjects, audiences=grant.audiences) for grant in record.grants
+        ],
+        name=record.name,
+        metadata=record.metadata,
+        issued_by=format_token_id(record.issued_by) if record.issued_by is not None else "",
+        created_at=timestamp_message(record.created_at),
+        expires_at=timestamp_message(record.expires_at),
+        revoke_reason=record.revoke_reason or "",
+    )
+    if record.revoked_at is not None:
+        message.revoked_at.FromDatetime(record.revoked_at)
+        message.state = pb.TOKEN_STATE_REVOKED
+    elif now >= record.expires_at:
+        message.state = pb.TOKEN_STATE_EXPIRED
+    else:
+        message.state = pb.TOKEN_STATE_LIVE
+    return message
+
+
+def verdict_message(verdict: Verdict, snapshot: Snapshot, position: pb.Position) -> pb.ValidateResponse:
+    """What a verifier is told. Every reason for "no" looks the same."""
+    reason = verdict.reason
+    if reason is not Reason.ACTIVE and reason is not Reason.SCOPE_MISSING:
+        return pb.ValidateResponse(inactive=_INACTIVE, position=position, cacheable_for=CACHEABLE_INACTIVE)
+    record = verdict.record
+    assert record is not None
+    life = record.expires_at - snapshot.now
+    remaining = duration_message(life)
+    active = pb.ActiveToken(
+        token_id=format_token_id(record.token_id),
+        subject=record.subject,
+        scopes=record.scopes,
+        audiences=record.audiences,
+        remaining=remaining,
+        metadata=record.metadata or None,
+    )
+    cacheable_for = remaining if life < CACHEABLE_ACTIVE_MAX else _CACHEABLE_ACTIVE
+    if reason is Reason.ACTIVE:
+        return pb.ValidateResponse(active=active, position=position, cacheable_for=cacheable_for)
+    return pb.ValidateResponse(
+        insufficient=pb.InsufficientToken(token=active, missing_scopes=verdict.missing),
+        position=position,
+        cacheable_for=cacheable_for,
+    )
+
+
+def explanation_message(verdict: Verdict) -> pb.Explanation:
+    """What an operator is told."""
+    return pb.Explanation(reason=REASONS[verdict.reason], missing_scopes=verdict.missing)
+
+
+def scope_message(entry: ScopeEntry) -> pb.Scope:
+    """One entry of the catalogue."""
+    return pb.Scope(
+        name=entry.name,
+        description=entry.description,
+        owner=entry.owner,
+        live_tokens=entry.live_tokens,
+        counted_at=timestamp_message(entry.counted_at) if entry.counted_at is not None else None,
+    )
+
+
+def held_scope_messages(held: Sequence[str], known: Iterable[ScopeEntry]) -> list[pb.Scope]:
+    """A token's scopes, with what the catalogue says of them."""
+    entries = {entry.name: entry for entry in known}
+    return [scope_message(entries[name]) if name in entries else pb.Scope(name=name) for name in held]
+
+
+def event_message(event: AuditEvent) -> audit_pb.AuditEvent:
+    """One audit event."""
+    actor = event.actor
+    return audit_pb.AuditEvent(
+        event_id=str(event.event_id),
+        occurred_at=timestamp_message(event.occurred_at),
+        action=event.action,
+        actor=actor.subject,
+        actor_token_id=format_token_id(actor.token_id) if actor.token_id is not None else "",
+        address=actor.address,
+        token_id=format_token_id(event.token_id) if event.token_id is not None else "",
+        details=event.details,
+    )

@@ -1,0 +1,177 @@
+"""The way of every call, as a list: boundary, permit, bearer, decode, read, caller, answer, encode.
+
+It is wrapped around each method at registration and not installed as gRPC interceptors, which would cost a chain of
+coroutines per call. Authentication comes before anything about the request is told: a caller without a token learns
+nothing, not even that its request was malformed. The caller's own token and the tokens that the request presents are
+read in one snapshot, so a check of a check costs no second trip.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+import grpc
+import structlog
+from google.protobuf.message import DecodeError, Message
+
+from watchword.bearer import bearer_token
+from watchword.token import MalformedTokenError, ParsedToken, parse_token
+from watchword_server.answer.callers import Caller, authenticate
+from watchword_server.answer.errors import CallerUnknownError, DeadlineTooNearError, FieldsInvalidError
+from watchword_server.answer.proof import Digests
+from watchword_server.request.access import Access
+from watchword_server.request.status import Answer, answer_for, internal, overloaded
+from watchword_server.store.contract import Snapshot, Store
+
+R = TypeVar("R", bound=Message)
+_log = structlog.stdlib.get_logger(__name__)
+
+# A write needs at least this much of the deadline: less, and the caller will not hear how it ended.
+WRITE_SECONDS_MIN: Final = 0.005
+
+
+class CallMetrics(Protocol):
+    """What is counted of every call."""
+
+    def called(self, code: grpc.StatusCode, seconds: float) -> None:
+        """One call ended."""
+        ...
+
+
+class Permits:
+    """How many calls may be under way at once. The native transport has no maximum_concurrent_rpcs."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.under_way = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[R]):
+    """A decoded, authenticated call.
+
+    `tokens` are those that the request presents, in order, None for text that is not a token; `snapshot` holds the rows
+    of those that exist.
+    """
+
+    caller: Caller
+    request: R
+    tokens: Sequence[ParsedToken | None]
+    snapshot: Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Method(Generic[R]):
+    """One RPC: how to decode it, which tokens a request presents, and what answers it."""
+
+    path: str
+    request_type: type[R]
+    answer: Callable[[Call[R]], Awaitable[Message]]
+    tokens_in: Callable[[R], Sequence[str]] = lambda request: ()
+    writes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What every method's way leads through."""
+
+    store: Store
+    digests: Digests
+    permits: Permits
+    token_prefix: str
+
+
+Handler = Callable[[bytes, Any], Awaitable[Message]]
+
+
+def handler(method: Method[R], access: Access, surroundings: Surroundings, metrics: CallMetrics) -> Handler:
+    """The behaviour to register for a method: `async def (request bytes, context) -> response message`."""
+    permits, clock = surroundings.permits, time.perf_counter
+    carry_out = _carry_out(method, access, surroundings)
+
+    async def behaviour(data: bytes, context: Any) -> Message:
+        began = clock()
+        if permits.under_way >= permits.limit:
+            answer = overloaded()
+        else:
+            permits.under_way += 1
+            try:
+                response = await carry_out(data, context)
+                metrics.called(grpc.StatusCode.OK, clock() - began)
+                return response
+            except asyncio.CancelledError:
+                metrics.called(grpc.StatusCode.CANCELLED, clock() - began)
+                raise
+            except Exception as error:
+                answer = _boundary(error, method.path)
+            finally:
+                permits.under_way -= 1
+        metrics.called(answer[0], clock() - began)
+        code, message, trailer = answer
+        await context.abort(code, message, trailer)
+        raise AssertionError("abort raises")
+
+    return behaviour
+
+
+def _boundary(error: Exception, path: str) -> Answer:
+    """The outermost catch: whatever is not foreseen leaves the process as one fixed sentence."""
+    answer = answer_for(error)
+    if answer is None:
+        _log.error("call_failed", method=path, exc_info=error)
+        return internal()
+    if answer[0] is grpc.StatusCode.UNAVAILABLE:
+        _log.warning("call_unavailable", method=path, cause=repr(error.__cause__ or error))
+    return answer
+
+
+def _carry_out(method: Method[R], access: Access, surroundings: Surroundings) -> Handler:
+    store, digests, prefix = surroundings.store, surroundings.digests, surroundings.token_prefix
+    answer, tokens_in, decode = method.answer, method.tokens_in, method.request_type.FromString
+    malformed = f"not a {method.request_type.DESCRIPTOR.full_name}"
+
+    async def carry_out(data: bytes, context: Any) -> Message:
+        bearer = _parse_bearer(context.invocation_metadata(), prefix)
+        fault: FieldsInvalidError | None = None
+        request: R | None = None
+        tokens: Sequence[ParsedToken | None] = ()
+        try:
+            request = decode(data)
+            tokens = [_parse(text, prefix) for text in tokens_in(request)]
+        except DecodeError:
+            fault = FieldsInvalidError([("request", malformed)])
+        except FieldsInvalidError as error:
+            fault = error
+        wanted = [bearer.token_id]
+        wanted += [token.token_id for token in tokens if token is not None]
+        snapshot = await store.read(wanted)
+        required = access.scopes
+        if access.presenting and request is not None and getattr(request, access.presenting):
+            required = ()
+        caller = authenticate(digests, bearer, snapshot, required=required, peer=context.peer)
+        if fault is not None:
+            raise fault
+        assert request is not None
+        if method.writes and (context.time_remaining() or WRITE_SECONDS_MIN) < WRITE_SECONDS_MIN:
+            raise DeadlineTooNearError
+        return await answer(Call(caller, request, tokens, snapshot))
+
+    return carry_out
+
+
+def _parse_bearer(metadata: Any, prefix: str) -> ParsedToken:
+    try:
+        return parse_token(bearer_token(metadata), prefix)
+    except MalformedTokenError:
+        raise CallerUnknownError("TOKEN_MALFORMED", "the calling token is malformed") from None
+
+
+def _parse(text: str, prefix: str) -> ParsedToken | None:
+    try:
+        return parse_token(text, prefix)
+    except MalformedTokenError:
+        return None

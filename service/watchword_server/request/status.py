@@ -1,0 +1,108 @@
+"""What each refusal looks like on the wire: the only place where gRPC statuses are made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+
+from watchword.bearer import BearerError
+from watchword.status import DOMAIN, details_trailer
+from watchword_server.answer.errors import (
+    CallerUnknownError,
+    DeadlineTooNearError,
+    FieldsInvalidError,
+    GrantMissingError,
+    PepperUnknownError,
+    RefusalError,
+    RequestIdUsedError,
+    ScopeMissingError,
+    ScopeOwnedError,
+    TokenNotFoundError,
+)
+from watchword_server.store.contract import RowRefusedError, StoreError, StoreOverloadedError, StoreUnavailableError
+
+Answer = tuple[grpc.StatusCode, str, Sequence[tuple[str, bytes]]]
+
+# Status messages travel in a header that some peers cap; the details hold at most this many faults.
+_FAULTS_MAX: Final = 32
+
+_CODES: Final[Mapping[type[Exception], grpc.StatusCode]] = {
+    FieldsInvalidError: grpc.StatusCode.INVALID_ARGUMENT,
+    CallerUnknownError: grpc.StatusCode.UNAUTHENTICATED,
+    ScopeMissingError: grpc.StatusCode.PERMISSION_DENIED,
+    GrantMissingError: grpc.StatusCode.PERMISSION_DENIED,
+    RequestIdUsedError: grpc.StatusCode.ALREADY_EXISTS,
+    ScopeOwnedError: grpc.StatusCode.ALREADY_EXISTS,
+    TokenNotFoundError: grpc.StatusCode.NOT_FOUND,
+    PepperUnknownError: grpc.StatusCode.UNAVAILABLE,
+    DeadlineTooNearError: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+_RETRY_SECONDS: Final = 1
+INTERNAL_MESSAGE: Final = "internal error; the server's log has the details"
+
+
+def answer_for(error: BaseException) -> Answer | None:
+    """The status for an expected error; None for anything unknown, which must become INTERNAL_MESSAGE."""
+    if isinstance(error, RefusalError):
+        return _refusal(error)
+    if isinstance(error, BearerError):
+        return _answer(grpc.StatusCode.UNAUTHENTICATED, error.reason, str(error))
+    if isinstance(error, StoreOverloadedError):
+        return overloaded()
+    if isinstance(error, StoreUnavailableError):
+        return _answer(
+            grpc.StatusCode.UNAVAILABLE,
+            "DATABASE_UNAVAILABLE",
+            "the database cannot be reached now; a write that was under way may or may not have been done",
+            retry=True,
+        )
+    if isinstance(error, RowRefusedError):
+        return _answer(grpc.StatusCode.INVALID_ARGUMENT, "ROW_REFUSED", "the database refused to store this")
+    if isinstance(error, StoreError):
+        return None
+    return None
+
+
+def overloaded() -> Answer:
+    """Too much is under way already."""
+    return _answer(grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", "the server is at its limit of calls", retry=True)
+
+
+def internal() -> Answer:
+    """The one sentence for everything unknown: an exception's text may hold a connection string."""
+    return _answer(grpc.StatusCode.INTERNAL, "INTERNAL", INTERNAL_MESSAGE)
+
+
+def _refusal(error: RefusalError) -> Answer:
+    code = _CODES[type(error)]
+    extra: list[Message] = []
+    if isinstance(error, FieldsInvalidError):
+        extra.append(
+            BadRequest(
+                field_violations=[
+                    BadRequest.FieldViolation(field=path, description=description)
+                    for path, description in error.faults[:_FAULTS_MAX]
+                ]
+            )
+        )
+    return _answer(code, error.reason, error.message, error.metadata, *extra, retry=code is grpc.StatusCode.UNAVAILABLE)
+
+
+def _answer(
+    code: grpc.StatusCode,
+    reason: str,
+    message: str,
+    metadata: Mapping[str, str] | None = None,
+    *extra: Message,
+    retry: bool = False,
+) -> Answer:
+    info = ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata)
+    details = [info, *extra]
+    if retry:
+        details.append(RetryInfo(retry_delay=Duration(seconds=_RETRY_SECONDS)))
+    return code, message, details_trailer(code, message, *details)

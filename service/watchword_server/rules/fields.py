@@ -1,0 +1,147 @@
+"""What a request may contain. Every fault is found and named at once, with the field it is in."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Final
+
+from watchword.scope import is_scope, is_scope_pattern
+from watchword_server.rules.tokens import WATCHWORD, Grant
+
+NAME_LENGTH_MAX: Final = 255
+SCOPES_MAX: Final = 64
+AUDIENCES_MAX: Final = 64
+GRANTS_MAX: Final = 16
+METADATA_PAIRS_MAX: Final = 32
+METADATA_VALUE_LENGTH_MAX: Final = 1024
+REQUEST_ID_LENGTH_MAX: Final = 128
+BATCH_MAX: Final = 1000
+REGISTRATIONS_MAX: Final = 256
+PAGE_SIZE_MAX: Final = 1000
+PAGE_SIZE_DEFAULT: Final = 100
+
+# ASCII, so that two names which look alike are alike.
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*", re.ASCII)
+_PATTERN: Final = re.compile(r"\*|[A-Za-z0-9][A-Za-z0-9._:/@-]*[.:/]\*", re.ASCII)
+_METADATA_KEY: Final = re.compile(r"[a-z0-9_.-]{1,64}", re.ASCII)
+_REQUEST_ID: Final = re.compile(r"[\x21-\x7e]+", re.ASCII)
+# Control, format (which holds the right-to-left marks), surrogate, private use and unassigned: nothing that people see.
+_UNSEEN_CATEGORIES: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+
+
+@dataclass(slots=True)
+class Faults:
+    """Collects what is wrong with a request: pairs of field path and description. Never repeats a secret."""
+
+    found: list[tuple[str, str]] = field(default_factory=list)
+
+    def add(self, path: str, description: str) -> None:
+        """Notes one fault."""
+        self.found.append((path, description))
+
+    def text(self, path: str, value: str, *, length_max: int = NAME_LENGTH_MAX) -> None:
+        """Free text for people: bounded, and nothing in it that cannot be seen."""
+        if len(value) > length_max:
+            self.add(path, f"has {len(value)} characters; at most {length_max} are allowed")
+        elif any(unicodedata.category(character) in _UNSEEN_CATEGORIES for character in value):
+            self.add(path, "has control, text-direction or other invisible characters")
+
+    def name(self, path: str, value: str) -> None:
+        """A subject or audience."""
+        if not value:
+            self.add(path, "is required")
+        elif len(value) > NAME_LENGTH_MAX or not _NAME.fullmatch(value):
+            self.add(path, "must be 1 to 255 characters of A-Z a-z 0-9 . _ : / @ -, beginning with a letter or digit")
+
+    def pattern(self, path: str, value: str) -> None:
+        """A subject or audience pattern, as in grants."""
+        if len(value) > NAME_LENGTH_MAX or not (_NAME.fullmatch(value) or _PATTERN.fullmatch(value)):
+            self.add(path, "must be a name, a prefix ending in '.*', '/*' or ':*', or '*'")
+
+    def count(self, path: str, values: Sequence[object], count_max: int, *, count_min: int = 0) -> bool:
+        """A list's length. False if it is wrong, so that nobody goes through a list of a million."""
+        if len(values) < count_min:
+            self.add(path, f"needs at least {count_min}")
+            return False
+        if len(values) > count_max:
+            self.add(path, f"has {len(values)} entries; at most {count_max} are allowed")
+            return False
+        return True
+
+    def scope_patterns(self, path: str, values: Sequence[str]) -> None:
+        """Scopes that a token may hold."""
+        if self.count(path, values, SCOPES_MAX):
+            for at, value in enumerate(values):
+                if not is_scope_pattern(value):
+                    self.add(f"{path}[{at}]", "must be lower-case ASCII segments, as 'orders.read', 'orders.*' or '*'")
+
+    def required_scopes(self, path: str, values: Sequence[str]) -> None:
+        """Scopes that a call needs: none with a wildcard."""
+        if self.count(path, values, SCOPES_MAX):
+            for at, value in enumerate(values):
+                if not is_scope(value):
+                    self.add(f"{path}[{at}]", "must be a scope without a wildcard, as 'orders.read'")
+
+    def audiences(self, path: str, values: Sequence[str]) -> None:
+        """Audiences of a token: names, or `*`, which has to be written out."""
+        if self.count(path, values, AUDIENCES_MAX, count_min=1):
+            for at, value in enumerate(values):
+                if value != "*":
+                    self.name(f"{path}[{at}]", value)
+
+    def grants(self, path: str, grants: Sequence[Grant]) -> None:
+        """Grants of a token."""
+        if not self.count(path, grants, GRANTS_MAX):
+            return
+        for at, grant in enumerate(grants):
+            here = f"{path}[{at}]"
+            self.scope_patterns(f"{here}.scopes", grant.scopes)
+            for kind, patterns in (("subjects", grant.subjects), ("audiences", grant.audiences)):
+                if self.count(f"{here}.{kind}", patterns, AUDIENCES_MAX, count_min=1):
+                    for index, pattern in enumerate(patterns):
+                        self.pattern(f"{here}.{kind}[{index}]", pattern)
+
+    def metadata(self, path: str, pairs: Mapping[str, str]) -> None:
+        """The owner's own pairs."""
+        if len(pairs) > METADATA_PAIRS_MAX:
+            self.add(path, f"has {len(pairs)} pairs; at most {METADATA_PAIRS_MAX} are allowed")
+            return
+        for key, value in pairs.items():
+            if not _METADATA_KEY.fullmatch(key):
+                self.add(path, "has a key that is not 1 to 64 characters of a-z 0-9 _ . -")
+            else:
+                self.text(f"{path}[{key}]", value, length_max=METADATA_VALUE_LENGTH_MAX)
+
+    def request_id(self, path: str, value: str) -> None:
+        """The caller's key for a retry."""
+        if value and (len(value) > REQUEST_ID_LENGTH_MAX or not _REQUEST_ID.fullmatch(value)):
+            self.add(path, f"must be up to {REQUEST_ID_LENGTH_MAX} printable ASCII characters without spaces")
+
+    def registration(self, path: str, name: str, description: str) -> None:
+        """A scope for the catalogue."""
+        if not is_scope(name):
+            self.add(f"{path}.name", "must be lower-case ASCII segments joined by dots, as 'orders.read'")
+        elif name == WATCHWORD or name.startswith(WATCHWORD + "."):
+            self.add(f"{path}.name", "the name 'watchword' and everything below it is reserved")
+        self.text(f"{path}.description", description)
+
+
+def unknown_scopes(held: Iterable[str], catalogue: frozenset[str]) -> list[tuple[str, str]]:
+    """Those of a token's scopes that the catalogue does not know, each with advice.
+
+    A wildcard is known if some catalogued scope lies below it.
+    """
+    unknown = []
+    for scope in held:
+        if scope in catalogue or scope == "*":
+            continue
+        if scope.endswith(".*") and any(name.startswith(scope[:-1]) for name in catalogue):
+            continue
+        nearest = get_close_matches(scope.removesuffix(".*"), catalogue, n=1, cutoff=0.6)
+        hint = f"did you mean '{nearest[0]}'?" if nearest else "scopes are added with RegisterScopes"
+        unknown.append((scope, f"is not in the catalogue; {hint}"))
+    return unknown

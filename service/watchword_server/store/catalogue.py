@@ -1,0 +1,65 @@
+"""The catalogue of scopes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from watchword_server.store.contract import Actor, ScopeEntry, ScopeOwned, StoreError
+from watchword_server.store.database import Connection, Database, query, retried
+from watchword_server.store.revocations import record_event
+
+
+class Catalogue:
+    """Reads and extends the catalogue. Names are never removed, so a name once known stays known."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def page(self, *, limit: int, after: str) -> Sequence[ScopeEntry]:
+        """Entries in order of names, those after `after`."""
+        async with self._database.connection() as connection:
+            return [_entry(row) for row in await connection.fetch(query("list_scopes"), after, limit)]
+
+    async def named(self, names: Sequence[str]) -> Sequence[ScopeEntry]:
+        """Entries with these names."""
+        async with self._database.connection() as connection:
+            return [_entry(row) for row in await connection.fetch(query("named_scopes"), names)]
+
+    async def names(self) -> frozenset[str]:
+        """All names."""
+        async with self._database.connection() as connection:
+            return frozenset(row["name"] for row in await connection.fetch(query("scope_names")))
+
+    async def register(self, scopes: Sequence[ScopeEntry], actor: Actor) -> int | ScopeOwned:
+        """Adds scopes for the actor's subject, all or nothing."""
+        async with self._database.connection() as connection:
+            try:
+                return await retried(lambda one: _register(one, scopes, actor), connection)
+            except _OwnedByAnotherError as refusal:
+                return refusal.owned
+
+
+class _OwnedByAnotherError(StoreError):
+    """Rolls the transaction back."""
+
+    def __init__(self, owned: ScopeOwned) -> None:
+        super().__init__(owned.name)
+        self.owned = owned
+
+
+async def _register(connection: Connection, scopes: Sequence[ScopeEntry], actor: Actor) -> int:
+    names = [scope.name for scope in scopes]
+    descriptions = [scope.description for scope in scopes]
+    async with connection.transaction():
+        rows = await connection.fetch(query("register_scopes"), names, descriptions, actor.subject)
+        refused = set(names) - {row["name"] for row in rows}
+        if refused:
+            row = await connection.fetchrow(query("named_scopes"), [min(refused)])
+            raise _OwnedByAnotherError(ScopeOwned(row["name"], row["owner"]))
+        await record_event(connection, "register_scopes", actor, None, {"scopes": " ".join(sorted(names))})
+    return sum(row["is_new"] for row in rows)
+
+
+def _entry(row: Any) -> ScopeEntry:
+    return ScopeEntry(row["name"], row["description"], row["owner"], row["live_tokens"], row["counted_at"])

@@ -1,0 +1,217 @@
+"""What the answers need of a store. They see this file and nothing of Postgres."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+from watchword_server.rules.tokens import Grant, TokenRecord
+
+
+class StoreError(Exception):
+    """The family of everything that can go wrong in a store. Its text is for logs, never for callers."""
+
+
+class StoreUnavailableError(StoreError):
+    """The database cannot be asked now. Nothing was done, or, for a write, it is not known whether it was."""
+
+
+class StoreOverloadedError(StoreError):
+    """A queue in front of the database is full. Nothing was done."""
+
+
+class RowRefusedError(StoreError):
+    """The database refused what was to be written; only this request is affected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where in the sequence of revocations something was read."""
+
+    epoch: UUID
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Tokens as they stood at one position, with the database's clock at that moment.
+
+    Shared by all who asked at once: `rows` may hold more than one asked for.
+    """
+
+    rows: Mapping[UUID, TokenRecord]
+    position: Position
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who does something, for the audit log."""
+
+    subject: str
+    token_id: UUID | None
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewToken:
+    """A token about to be stored."""
+
+    record: TokenRecord
+    actor: Actor
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """The token is durable."""
+
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class IssuerGone:
+    """The issuing token was revoked or expired before the commit. Nothing was stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestIdUsed:
+    """This caller used the request id within the last day, for that token. Nothing was stored."""
+
+    token_id: UUID
+
+
+IssueOutcome = Issued | IssuerGone | RequestIdUsed
+
+
+@dataclass(frozen=True, slots=True)
+class Selector:
+    """Which tokens to revoke: exactly one is set."""
+
+    token_id: UUID | None = None
+    subject: str | None = None
+    issued_by: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """What is to be revoked, and by whom.
+
+    `within` are the grants outside of which nothing is touched, save a token whose secret was presented. `proved` is
+    None where no secret was; False, it was not the token's, and then nothing is revoked, yet the position moves as it
+    would.
+    """
+
+    selector: Selector
+    actor: Actor
+    reason: str
+    cascade: bool
+    within: Sequence[Grant]
+    proved: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """What a revocation did; durable."""
+
+    count: int
+    out_of_reach: int
+    position: Position
+
+
+@dataclass(frozen=True, slots=True)
+class TokenQuery:
+    """Which tokens to list: in order of id, those after `after`."""
+
+    subject: str = ""
+    issued_by: UUID | None = None
+    include_inactive: bool = False
+    limit: int = 100
+    after: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeEntry:
+    """One scope of the catalogue."""
+
+    name: str
+    description: str
+    owner: str
+    live_tokens: int = 0
+    counted_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeOwned:
+    """A name to be registered belongs to another subject. Nothing was stored."""
+
+    name: str
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEvent:
+    """One recorded deed."""
+
+    event_id: UUID
+    occurred_at: datetime
+    action: str
+    actor: Actor
+    token_id: UUID | None
+    details: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class EventQuery:
+    """Which events to list, newest first, those before `before`."""
+
+    actor: str = ""
+    token_id: UUID | None = None
+    action: str = ""
+    since: datetime | None = None
+    limit: int = 100
+    before: UUID | None = None
+
+
+class Store(Protocol):
+    """Every method raises StoreUnavailableError or StoreOverloadedError. Writes run to their end once begun, whatever
+    becomes of the caller, and are atomic with their audit event."""
+
+    async def read(self, token_ids: Sequence[UUID]) -> Snapshot:
+        """The rows of these ids, where they exist, as of now or later, never earlier."""
+        ...
+
+    async def issue(self, token: NewToken) -> IssueOutcome:
+        """Stores a token, if its issuer (where it has one) is live at the commit. Raises RowRefusedError."""
+        ...
+
+    async def revoke(self, revocation: Revocation) -> Revoked:
+        """Revokes what the selector names, within reach. What names a token always moves the position."""
+        ...
+
+    async def tokens(self, wanted: TokenQuery) -> tuple[Sequence[TokenRecord], datetime]:
+        """One page of tokens, and the database's clock."""
+        ...
+
+    async def scopes(self, *, limit: int, after: str) -> Sequence[ScopeEntry]:
+        """The catalogue in order of names, those after `after`."""
+        ...
+
+    async def scopes_named(self, names: Sequence[str]) -> Sequence[ScopeEntry]:
+        """Those of the catalogue's entries that bear one of these names."""
+        ...
+
+    async def scope_names(self) -> frozenset[str]:
+        """All names of the catalogue."""
+        ...
+
+    async def register_scopes(self, scopes: Sequence[ScopeEntry], actor: Actor) -> int | ScopeOwned:
+        """Adds scopes or updates their descriptions, all or nothing; how many are new."""
+        ...
+
+    async def events(self, wanted: EventQuery) -> Sequence[AuditEvent]:
+        """One page of audit events."""
+        ...

@@ -1,0 +1,136 @@
+"""The connections to Postgres: how they are made, kept alive, given out, and what their errors mean."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import cache
+from importlib import resources
+from typing import Any, Final, TypeVar
+
+import asyncpg
+
+from watchword_server.store.contract import RowRefusedError, StoreError, StoreUnavailableError
+
+# A dead peer on an idle connection is noticed within about 30 s; asyncpg sets none of these.
+_KEEPALIVE = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 30_000))
+# Both are cured by doing the transaction again.
+_RETRIED = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
+WRITE_ATTEMPTS_MAX: Final = 5
+
+T = TypeVar("T")
+# asyncpg gives out a proxy of its connection class that shares no type with it.
+Connection = Any
+
+
+@cache
+def query(name: str) -> str:
+    """The text of queries/<name>.sql."""
+    return (resources.files(__package__) / "queries" / f"{name}.sql").read_text("utf-8")
+
+
+class Database:
+    """A pool of connections on which every statement stands alone.
+
+    Connections come back clean by construction (no temporary state is ever set on them), so the reset that asyncpg
+    would send with every release, a round trip of its own, is left out.
+    """
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    @classmethod
+    async def open(cls, dsn: str, *, pool_size_max: int, connect_timeout_seconds: float = 5) -> Database:
+        """Connects. Raises StoreUnavailableError."""
+        try:
+            pool = await asyncpg.create_pool(  # type: ignore[call-overload]  # the stubs want an enum that asyncpg does not
+                dsn,
+                min_size=1,
+                max_size=pool_size_max,
+                timeout=connect_timeout_seconds,
+                # After a fail-over a demoted primary must not be used.
+                target_session_attrs="read-write",
+                reset=_keep_as_it_is,
+                init=_set_socket_options,
+                # An id's partition is known only once the id is: generic plans would open every partition.
+                server_settings={
+                    "application_name": "watchword",
+                    "plan_cache_mode": "force_custom_plan",
+                    "jit": "off",
+                    "timezone": "UTC",
+                },
+            )
+        except Exception as error:
+            raise translated(error) from error
+        return cls(pool)
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """One connection, for statements that stand alone. Driver errors come out as StoreError."""
+        try:
+            async with self._pool.acquire() as connection:
+                try:
+                    yield connection
+                except asyncpg.ReadOnlySQLTransactionError:
+                    # The server behind this connection was demoted: the next one has to be made anew.
+                    connection.terminate()
+                    raise
+        except StoreError:
+            raise
+        except Exception as error:
+            raise translated(error) from error
+
+    @property
+    def size(self) -> int:
+        """Open connections."""
+        return self._pool.get_size()
+
+    @property
+    def idle(self) -> int:
+        """Open connections that nobody uses."""
+        return self._pool.get_idle_size()
+
+    async def close(self) -> None:
+        """Closes all connections, after those in use come back; at most ten seconds."""
+        try:
+            async with asyncio.timeout(10):
+                await self._pool.close()
+        except TimeoutError:
+            self._pool.terminate()
+
+
+async def _keep_as_it_is(connection: Any) -> None:
+    """In place of asyncpg's reset."""
+
+
+async def _set_socket_options(connection: Any) -> None:
+    transport = connection._transport
+    peer: socket.socket | None = transport.get_extra_info("socket") if transport is not None else None
+    if peer is None or peer.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE:
+        option = getattr(socket, name, None)
+        if option is not None:
+            peer.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+async def retried(work: Callable[[Connection], Awaitable[T]], connection: Connection) -> T:
+    """Does a whole transaction again when it was given up only because of others (SQLSTATE 40001, 40P01)."""
+    for _ in range(WRITE_ATTEMPTS_MAX - 1):
+        try:
+            return await work(connection)
+        except _RETRIED:
+            continue
+    return await work(connection)
+
+
+def translated(error: Exception) -> StoreError:
+    """What a driver's error means. Its text stays in the chain, for logs; it never reaches a caller."""
+    if isinstance(error, StoreError):
+        return error
+    if isinstance(error, asyncpg.DataError | asyncpg.IntegrityConstraintViolationError | asyncpg.CheckViolationError):
+        return RowRefusedError(type(error).__name__)
+    return StoreUnavailableError(type(error).__name__)

@@ -1,0 +1,118 @@
+"""Concurrent requests share one trip to the database.
+
+A request joins the next batch, never one already sent: what it reads is as of its own arrival or later. A lone request
+goes out at once. Under load each batch lingers a moment, so that the cost of a trip is divided by many: the CPU that a
+query costs on both sides is the same for one id as for thirty.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from watchword_server.store.contract import StoreError, StoreOverloadedError, StoreUnavailableError
+
+Q = TypeVar("Q")
+A = TypeVar("A")
+
+
+class Gatherer(Generic[Q, A]):
+    """Gathers requests of type Q into batches, of which up to `lanes` are under way, and deals out the answers.
+
+    `send` answers a batch with one answer for each request, in order; an answer that is a StoreError is raised for
+    that request alone. An exception of `send` itself is raised for all. Callers may be cancelled at any time: the batch
+    goes on without them.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[Sequence[Q]], Awaitable[Sequence[A | StoreError]]],
+        *,
+        batch_max: int,
+        queue_max: int,
+        lanes: int = 1,
+        linger_seconds: float = 0.002,
+        busy_batch: int = 4,
+        observe: Callable[[int], None] = lambda size: None,
+    ) -> None:
+        self._send = send
+        self._batch_max = batch_max
+        self._queue_max = queue_max
+        self._lanes = lanes
+        self._linger_seconds = linger_seconds
+        self._busy_batch = busy_batch
+        self._observe = observe
+        self._pending: list[tuple[Q, asyncio.Future[A]]] = []
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._scheduled: asyncio.Handle | None = None
+        self._last_size = 1
+        self._closed = False
+
+    def submit(self, request: Q) -> asyncio.Future[A]:
+        """Puts a request into the next batch. Raises StoreOverloadedError when the queue is full."""
+        if self._closed:
+            raise StoreUnavailableError("the store is closed")
+        if len(self._pending) >= self._queue_max:
+            raise StoreOverloadedError("too many requests wait for the database")
+        future: asyncio.Future[A] = asyncio.get_running_loop().create_future()
+        self._pending.append((request, future))
+        if self._scheduled is None and len(self._under_way) < self._lanes:
+            self._schedule()
+        return future
+
+    def _schedule(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._last_size >= self._busy_batch and len(self._pending) < self._batch_max:
+            self._scheduled = loop.call_later(self._linger_seconds, self._dispatch)
+        else:
+            # At the end of this turn of the loop: whatever arrives in the same turn is in the same batch.
+            self._scheduled = loop.call_soon(self._dispatch)
+
+    def _dispatch(self) -> None:
+        self._scheduled = None
+        batch = [item for item in self._pending[: self._batch_max] if not item[1].done()]
+        del self._pending[: self._batch_max]
+        if batch:
+            self._last_size = len(batch)
+            task = asyncio.get_running_loop().create_task(self._run(batch))
+            self._under_way.add(task)
+            task.add_done_callback(self._finished)
+        self._next()
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        self._next()
+
+    def _next(self) -> None:
+        if self._pending and self._scheduled is None and len(self._under_way) < self._lanes:
+            self._schedule()
+
+    async def _run(self, batch: list[tuple[Q, asyncio.Future[A]]]) -> None:
+        self._observe(len(batch))
+        try:
+            answers = await self._send([request for request, _ in batch])
+        except BaseException as error:
+            failure = error if isinstance(error, Exception) else StoreUnavailableError("the store is closing")
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(failure)
+            if not isinstance(error, Exception):
+                raise
+            return
+        for (_, future), answer in zip(batch, answers, strict=True):
+            if future.done():
+                continue
+            if isinstance(answer, StoreError):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
+
+    async def close(self) -> None:
+        """Refuses new requests and waits for the batches under way and waiting."""
+        self._closed = True
+        while self._pending or self._under_way:
+            if self._under_way:
+                await asyncio.wait(self._under_way)
+            else:
+                await asyncio.sleep(0)

@@ -1,0 +1,111 @@
+"""Concurrent Issues share one commit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from uuid import UUID
+
+from watchword_server.store.contract import (
+    Issued,
+    IssueOutcome,
+    IssuerGone,
+    NewToken,
+    RequestIdUsed,
+    RowRefusedError,
+    StoreError,
+)
+from watchword_server.store.database import Database, query, retried
+from watchword_server.store.gather import Gatherer
+from watchword_server.store.rows import grants_text, new_event_id, pairs_text
+
+
+class Issues:
+    """Stores tokens, many to a transaction. Once sent, a transaction runs to its end whoever gives up waiting."""
+
+    def __init__(
+        self, database: Database, *, queue_max: int, batch_max: int = 256, observe: Callable[[int], None]
+    ) -> None:
+        self._database = database
+        self._sql = query("issue")
+        self._gatherer: Gatherer[NewToken, IssueOutcome] = Gatherer(
+            self._send, batch_max=batch_max, queue_max=queue_max, lanes=2, observe=observe
+        )
+
+    async def issue(self, token: NewToken) -> IssueOutcome:
+        """Stores one token."""
+        return await self._gatherer.submit(token)
+
+    async def _send(self, tokens: Sequence[NewToken]) -> Sequence[IssueOutcome | StoreError]:
+        # Two with the same request id cannot be in one statement; the second of them finds the first.
+        first: dict[tuple[str, str], NewToken] = {}
+        for token in tokens:
+            if token.request_id:
+                first.setdefault((token.actor.subject, token.request_id), token)
+        later = [
+            token for token in tokens if token.request_id and first[token.actor.subject, token.request_id] is not token
+        ]
+        outcomes: dict[UUID, IssueOutcome | StoreError] = {}
+        held_back = {token.record.token_id for token in later}
+        for batch in ([token for token in tokens if token.record.token_id not in held_back], *([one] for one in later)):
+            outcomes.update(await self._store(batch))
+        return [outcomes[token.record.token_id] for token in tokens]
+
+    async def _store(self, tokens: Sequence[NewToken]) -> dict[UUID, IssueOutcome | StoreError]:
+        try:
+            return await self._commit(tokens)
+        except RowRefusedError as error:
+            if len(tokens) == 1:
+                return {tokens[0].record.token_id: error}
+        # One row is bad: each alone, so that it fails alone.
+        outcomes: dict[UUID, IssueOutcome | StoreError] = {}
+        for token in tokens:
+            outcomes.update(await self._store([token]))
+        return outcomes
+
+    async def _commit(self, tokens: Sequence[NewToken]) -> dict[UUID, IssueOutcome | StoreError]:
+        columns = [list(column) for column in zip(*map(_columns, tokens), strict=True)]
+        issuers = {token.record.issued_by for token in tokens if token.record.issued_by is not None}
+        async with self._database.connection() as connection:
+            # No driver timeout: a commit is never given up half way.
+            rows = await retried(lambda one: one.fetch(self._sql, *columns, issuers), connection)
+            outcomes: dict[UUID, IssueOutcome | StoreError] = {}
+            conflicts: list[UUID] = []
+            for row in rows:
+                if row["stored"]:
+                    outcomes[row["id"]] = Issued(row["created_at"])
+                elif row["allowed"]:
+                    conflicts.append(row["id"])
+                else:
+                    outcomes[row["id"]] = IssuerGone()
+            for token in tokens:
+                if token.record.token_id in conflicts:
+                    used_for = await connection.fetchval(query("request_used"), token.actor.subject, token.request_id)
+                    outcomes[token.record.token_id] = RequestIdUsed(used_for)
+        return outcomes
+
+    async def close(self) -> None:
+        """Waits for what is under way."""
+        await self._gatherer.close()
+
+
+def _columns(token: NewToken) -> tuple[object, ...]:
+    record, actor = token.record, token.actor
+    return (
+        record.token_id,
+        record.pepper_version,
+        record.digest,
+        record.subject,
+        " ".join(record.audiences),
+        " ".join(record.scopes),
+        grants_text(record.grants),
+        record.name or None,
+        pairs_text(record.metadata),
+        record.expires_at,
+        record.issued_by,
+        token.request_id,
+        actor.subject,
+        new_event_id(),
+        actor.address,
+        json.dumps({"subject": record.subject, "scopes": " ".join(record.scopes)}),
+    )

@@ -1,0 +1,98 @@
+"""Migrations: plain SQL in migrations/, forward only, applied by yoyo over one connection.
+
+Two servers starting at once take turns at an advisory lock; whoever comes second finds nothing left to do. yoyo's own
+lock is a row that a killed process would leave behind, so it is not used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import resources
+from typing import Any, Final
+
+import psycopg
+from yoyo import read_migrations
+from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
+from yoyo.connections import DatabaseURI
+
+# Postgres's advisory locks are numbers that all programs of a database share: this one says "watchword: migrations".
+LOCK_KEY: Final = int.from_bytes(hashlib.sha256(b"watchword: migrations").digest()[:8], "big", signed=True)
+_CONNECT_TIMEOUT_SECONDS: Final = 10
+# DDL that waits behind a long transaction makes everything after it wait too: better to give up and try again.
+_LOCK_TIMEOUT: Final = "10s"
+
+
+class MigrationError(Exception):
+    """The database could not be brought to, or is not at, the schema that this version needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class MigrationState:
+    """One migration, and when it was applied (None: not yet)."""
+
+    name: str
+    applied_at: datetime | None
+
+
+class _Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]  # yoyo is untyped
+    """yoyo on a connection made from the DSN as it is: several hosts, sockets and TLS settings stay as given."""
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        super().__init__(DatabaseURI("postgresql+psycopg", None, None, None, None, "", {}), "_yoyo_migrations")
+
+    def connect(self, dburi: Any) -> Any:
+        return psycopg.connect(self._dsn, autocommit=True, connect_timeout=_CONNECT_TIMEOUT_SECONDS)
+
+
+def upgrade(dsn: str) -> list[str]:
+    """Applies what is missing and returns the names, in order. Raises MigrationError."""
+    with _backend(dsn) as backend, resources.as_file(_folder()) as folder:
+        backend.execute(f"set lock_timeout = '{_LOCK_TIMEOUT}'")
+        # A session's lock: it ends with the connection, however the process ends. Waiting for it is not DDL waiting.
+        backend.execute("set statement_timeout = '120s'")
+        backend.execute("select pg_advisory_lock(:key)", {"key": LOCK_KEY})
+        missing = backend.to_apply(read_migrations(str(folder)))
+        backend.execute("set statement_timeout = 0")
+        backend.apply_migrations(missing)
+        return [migration.id for migration in missing]
+
+
+def status(dsn: str) -> list[MigrationState]:
+    """Every known migration in order. Raises MigrationError."""
+    with _backend(dsn) as backend, resources.as_file(_folder()) as folder:
+        applied: dict[str, datetime] = {}
+        if "_yoyo_migrations" in backend.list_tables():
+            for name, at in backend.execute("select migration_id, applied_at_utc from _yoyo_migrations").fetchall():
+                applied[name] = at.replace(tzinfo=UTC)
+        return [MigrationState(one.id, applied.get(one.id)) for one in read_migrations(str(folder))]
+
+
+def known_migrations() -> list[str]:
+    """The names of the migrations that this version knows, in order."""
+    return sorted(entry.name.removesuffix(".sql") for entry in _folder().iterdir() if entry.name.endswith(".sql"))
+
+
+def _folder() -> Any:
+    return resources.files(__package__) / "migrations"
+
+
+@contextmanager
+def _backend(dsn: str) -> Iterator[Any]:
+    try:
+        backend = _Backend(dsn)
+        with closing(backend.connection):
+            yield backend
+    except psycopg.Error as error:
+        # Only the server's own sentence: the DSN, with its password, must not come along.
+        raise MigrationError(_sentence(error)) from None
+
+
+def _sentence(error: psycopg.Error) -> str:
+    if error.diag.message_primary:
+        return f"{error.diag.message_primary} (SQLSTATE {error.sqlstate})"
+    return f"cannot reach the database ({type(error).__name__})"

@@ -1,0 +1,135 @@
+"""Partitions made ahead of need: a month each by default, through the longest possible life plus one period.
+
+There is no default partition to fall into: without this a token ending in an uncovered month could not be stored.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+
+from watchword_server.store.database import Connection, Database, query
+
+_ATTEMPTS_MAX: Final = 10
+_LOCK_TIMEOUT: Final = "1s"
+_BOUNDS: Final = re.compile(r"'([0-9a-f-]{36})'")
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """One range of ids: those that begin with an instant in [begins_at, ends_at)."""
+
+    parent: str
+    begins_at: datetime
+    ends_at: datetime
+
+    @property
+    def name(self) -> str:
+        """The table's name, as tokens_20270101."""
+        return f"{self.parent}_{self.begins_at:%Y%m%d}"
+
+    @property
+    def lower_bound(self) -> UUID:
+        """The smallest id in it."""
+        return _bound(self.begins_at)
+
+    @property
+    def upper_bound(self) -> UUID:
+        """The smallest id after it."""
+        return _bound(self.ends_at)
+
+
+def _instant(bound: UUID) -> datetime:
+    return _EPOCH + timedelta(milliseconds=bound.int >> 80)
+
+
+def _bound(instant: datetime) -> UUID:
+    return UUID(int=int((instant - _EPOCH) / timedelta(milliseconds=1)) << 80)
+
+
+def missing_partitions(
+    parent: str, covered: Sequence[tuple[datetime, datetime]], since: datetime, until: datetime, days: int | None
+) -> Iterator[Partition]:
+    """Those that are missing between `since` and one period after `until`, given the ranges already covered.
+
+    A period is a calendar month (UTC), or `days` counted from 1970. Existing partitions of another period stay as they
+    are: new ones begin where those end.
+    """
+    at = _begin(since, days)
+    end = _next(_begin(_next(_begin(until, days), days), days), days)
+    while at < end:
+        covered_until = max((upper for lower, upper in covered if lower <= at < upper), default=None)
+        if covered_until is not None:
+            at = covered_until
+            continue
+        until_next = min((lower for lower, _ in covered if lower > at), default=end)
+        ends_at = min(_next(_begin(at, days), days), until_next)
+        yield Partition(parent, at, ends_at)
+        at = ends_at
+
+
+def _begin(instant: datetime, days: int | None) -> datetime:
+    if days is None:
+        return datetime(instant.year, instant.month, 1, tzinfo=UTC)
+    return _EPOCH + (instant - _EPOCH) // timedelta(days=days) * timedelta(days=days)
+
+
+def _next(instant: datetime, days: int | None) -> datetime:
+    if days is not None:
+        return instant + timedelta(days=days)
+    return datetime(instant.year + instant.month // 12, instant.month % 12 + 1, 1, tzinfo=UTC)
+
+
+async def ensure_partitions(database: Database, *, ttl_max: timedelta, days: int | None) -> list[str]:
+    """Makes what is missing and returns its names. Safe to run in several processes at once.
+
+    Everything runs under a one-second lock timeout and is tried again: DDL that waits makes every reader behind it
+    wait too. Raises StoreUnavailableError.
+    """
+    made: list[str] = []
+    async with database.connection() as connection:
+        now: datetime = await connection.fetchval("select now()")
+        covered = await covered_ranges(connection)
+        for parent, until in (("tokens", now + ttl_max), ("audit_events", now)):
+            for partition in missing_partitions(parent, covered.get(parent, []), now, until, days):
+                if await _ensure(connection, partition):
+                    made.append(partition.name)  # noqa: PERF401  # what was made is told even if a later one fails
+    return made
+
+
+async def covered_ranges(connection: Connection) -> dict[str, list[tuple[datetime, datetime]]]:
+    """For each partitioned table the ranges that its partitions cover, in order."""
+    ranges: dict[str, list[tuple[datetime, datetime]]] = {}
+    for row in await connection.fetch(query("partitions")):
+        lower, upper = (_instant(UUID(bound)) for bound in _BOUNDS.findall(row["bounds"]))
+        ranges.setdefault(row["parent"], []).append((lower, upper))
+    return {parent: sorted(covered) for parent, covered in ranges.items()}
+
+
+async def _ensure(connection: Connection, partition: Partition) -> bool:
+    for attempt in range(_ATTEMPTS_MAX):
+        try:
+            async with connection.transaction():
+                await connection.execute(f"set local lock_timeout = '{_LOCK_TIMEOUT}'")
+                made: bool = await connection.fetchval(
+                    "select ensure_partition($1, $2, $3, $4)",
+                    partition.parent,
+                    partition.name,
+                    partition.lower_bound,
+                    partition.upper_bound,
+                )
+                return made
+        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
+            if attempt == _ATTEMPTS_MAX - 1:
+                raise
+        except (asyncpg.DuplicateTableError, asyncpg.UniqueViolationError, asyncpg.InvalidObjectDefinitionError):
+            # Another process made it, or one that overlaps it, in this moment.
+            return False
+    return False

@@ -1,0 +1,126 @@
+"""The store on Postgres: puts the parts together behind the contract."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from uuid import UUID
+
+from watchword_server.rules.tokens import TokenRecord
+from watchword_server.store.catalogue import Catalogue
+from watchword_server.store.contract import (
+    Actor,
+    AuditEvent,
+    EventQuery,
+    IssueOutcome,
+    NewToken,
+    Revocation,
+    Revoked,
+    ScopeEntry,
+    ScopeOwned,
+    Snapshot,
+    TokenQuery,
+)
+from watchword_server.store.database import Database, query
+from watchword_server.store.issues import Issues
+from watchword_server.store.lookups import Lookups
+from watchword_server.store.revocations import Revocations
+from watchword_server.store.rows import record_of
+
+
+def _unobserved(size: int) -> None:
+    """Where nobody counts batch sizes."""
+
+
+class PostgresStore:
+    """Implements watchword_server.store.contract.Store."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        lookup_timeout_seconds: float = 5,
+        queue_max: int = 10_000,
+        observe_lookups: Callable[[int], None] = _unobserved,
+        observe_issues: Callable[[int], None] = _unobserved,
+    ) -> None:
+        self._database = database
+        self._lookups = Lookups(
+            database, timeout_seconds=lookup_timeout_seconds, queue_max=queue_max, observe=observe_lookups
+        )
+        self._issues = Issues(database, queue_max=queue_max, observe=observe_issues)
+        self._revocations = Revocations(database, queue_max=queue_max)
+        self._catalogue = Catalogue(database)
+
+    async def read(self, token_ids: Sequence[UUID]) -> Snapshot:
+        """See the contract."""
+        return await self._lookups.submit(token_ids)
+
+    async def issue(self, token: NewToken) -> IssueOutcome:
+        """See the contract."""
+        return await self._issues.issue(token)
+
+    async def revoke(self, revocation: Revocation) -> Revoked:
+        """See the contract."""
+        return await self._revocations.revoke(revocation)
+
+    async def tokens(self, wanted: TokenQuery) -> tuple[Sequence[TokenRecord], datetime]:
+        """See the contract."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                query("list_tokens"),
+                wanted.after,
+                wanted.subject,
+                wanted.issued_by,
+                wanted.include_inactive,
+                wanted.limit,
+            )
+            now = rows[0]["read_at"] if rows else await connection.fetchval("select now()")
+        return [record_of(row) for row in rows], now
+
+    async def scopes(self, *, limit: int, after: str) -> Sequence[ScopeEntry]:
+        """See the contract."""
+        return await self._catalogue.page(limit=limit, after=after)
+
+    async def scopes_named(self, names: Sequence[str]) -> Sequence[ScopeEntry]:
+        """See the contract."""
+        return await self._catalogue.named(names)
+
+    async def scope_names(self) -> frozenset[str]:
+        """See the contract."""
+        return await self._catalogue.names()
+
+    async def register_scopes(self, scopes: Sequence[ScopeEntry], actor: Actor) -> int | ScopeOwned:
+        """See the contract."""
+        return await self._catalogue.register(scopes, actor)
+
+    async def events(self, wanted: EventQuery) -> Sequence[AuditEvent]:
+        """See the contract."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                query("list_events"),
+                wanted.before,
+                wanted.actor,
+                wanted.token_id,
+                wanted.action,
+                wanted.since,
+                wanted.limit,
+            )
+        return [
+            AuditEvent(
+                event_id=row["id"],
+                occurred_at=row["occurred_at"],
+                action=row["action"],
+                actor=Actor(row["actor"], row["actor_token_id"], row["address"]),
+                token_id=row["token_id"],
+                details=json.loads(row["details"]),
+            )
+            for row in rows
+        ]
+
+    async def close(self) -> None:
+        """Lets everything under way end. The database is closed by whoever opened it."""
+        await self._lookups.close()
+        await self._issues.close()
+        await self._revocations.close()

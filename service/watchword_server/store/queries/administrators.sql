@@ -1,0 +1,11 @@
+-- When the last live administrator ends. An administrator holds `watchword.*`, is good for calls to Watchword, and can
+-- issue; the first condition is the index's.
+select
+  max(tokens.expires_at) as last_ends_at, now() as read_at
+from tokens
+where
+  'watchword.*' = any (tokens.scopes)
+  and 'watchword' = any (tokens.audiences)
+  and tokens.grants is not null
+  and tokens.revoked_at is null
+  and tokens.expires_at > now()

@@ -1,0 +1,3 @@
+-- Request ids are kept for a day.
+delete from issue_requests
+where issue_requests.created_at < now() - interval '24 hours'

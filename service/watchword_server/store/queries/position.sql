@@ -1,0 +1,4 @@
+-- The position as it stands.
+select
+  feed.epoch, feed.position
+from feed

@@ -1,0 +1,10 @@
+-- Tokens by id, with the position and the clock they were read at. Always at least one row, so that the position comes
+-- even when no token does. `= any` and not a join through unnest: under a custom plan only the partitions that the ids
+-- lie in are opened (test_hot_query_prunes_partitions).
+select
+  feed.epoch as feed_epoch, feed.position as feed_position, now() as read_at,
+  tokens.id, tokens.pepper_version, tokens.digest, tokens.subject, tokens.audiences, tokens.scopes, tokens.grants,
+  tokens.created_at, tokens.expires_at, tokens.revoked_at, tokens.revoke_reason, tokens.issued_by, tokens.name,
+  tokens.metadata
+from feed
+left join tokens on tokens.id = any ($1::uuid [])

@@ -1,0 +1,3 @@
+-- Every name in the catalogue.
+select scopes.name
+from scopes

@@ -1,0 +1,137 @@
+"""Revoke: end tokens, take a position, and record both, in one transaction that runs to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from watchword.token import format_token_id
+from watchword_server.rules.grants import covering_grant
+from watchword_server.rules.tokens import Grant
+from watchword_server.store.contract import (
+    Actor,
+    Position,
+    Revocation,
+    Revoked,
+    StoreOverloadedError,
+    StoreUnavailableError,
+)
+from watchword_server.store.database import Connection, Database, query, retried
+from watchword_server.store.rows import grants_of, new_event_id
+
+
+class Revocations:
+    """Runs revocations. A caller that gives up waiting does not stop one: its commit is shielded."""
+
+    def __init__(self, database: Database, *, queue_max: int) -> None:
+        self._database = database
+        self._queue_max = queue_max
+        self._under_way: set[asyncio.Task[Revoked]] = set()
+        self._closed = False
+
+    async def revoke(self, revocation: Revocation) -> Revoked:
+        """Ends what the revocation names, within its reach."""
+        if self._closed:
+            raise StoreUnavailableError("the store is closed")
+        if len(self._under_way) >= self._queue_max:
+            raise StoreOverloadedError("too many revocations wait for the database")
+        task = asyncio.get_running_loop().create_task(self._run(revocation))
+        self._under_way.add(task)
+        task.add_done_callback(self._finished)
+        return await asyncio.shield(task)
+
+    def _finished(self, task: asyncio.Task[Revoked]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled():
+            task.exception()  # Seen, even when the caller left.
+
+    async def _run(self, revocation: Revocation) -> Revoked:
+        async with self._database.connection() as connection:
+            return await retried(lambda one: _transaction(one, revocation), connection)
+
+    async def close(self) -> None:
+        """Waits for what is under way."""
+        self._closed = True
+        if self._under_way:
+            await asyncio.wait(self._under_way)
+
+
+async def _transaction(connection: Connection, revocation: Revocation) -> Revoked:
+    async with connection.transaction():
+        ended, out_of_reach = await _end(connection, revocation)
+        selector = revocation.selector
+        named = set() if selector.token_id is None else {selector.token_id}
+        # A revocation that names a token always writes: whoever waits for the position waits for every verifier,
+        # whether this call, an earlier one, or nobody ended the token.
+        if ended or named:
+            row = await connection.fetchrow(query("revoke_position"))
+            await connection.execute(query("revoke_changes"), row["position"], sorted({*ended, *named}))
+        else:
+            row = await connection.fetchrow(query("position"))
+        await _record(connection, revocation, len(ended))
+    return Revoked(len(ended), out_of_reach, Position(row["epoch"], row["position"]))
+
+
+async def _end(connection: Connection, revocation: Revocation) -> tuple[list[UUID], int]:
+    """Level by level: first what the selector names, then what those issued, each after its issuers are locked."""
+    if revocation.proved is False:
+        return [], 0
+    presented = revocation.selector.token_id if revocation.proved else None
+    selector = revocation.selector
+    ids = [] if selector.token_id is None else [selector.token_id]
+    issuers = [] if selector.issued_by is None else [selector.issued_by]
+    subject = selector.subject
+    ended: list[UUID] = []
+    out_of_reach = 0
+    while ids or issuers or subject is not None:
+        rows = await connection.fetch(query("revoke_candidates"), ids, subject, issuers)
+        within = [row["id"] for row in rows if row["id"] == presented or _within_reach(row, revocation.within)]
+        out_of_reach += len(rows) - len(within)
+        if within:
+            await connection.execute(query("revoke_mark"), within, revocation.reason)
+            ended += within
+        # A token named by its id leads to what it issued even if it was revoked before.
+        issuers = [*within, *ids] if revocation.cascade else []
+        ids, subject = [], None
+    return ended, out_of_reach
+
+
+def _within_reach(row: Any, grants: Sequence[Grant]) -> bool:
+    passed_on = () if row["grants"] is None else grants_of(row["grants"])
+    return (
+        covering_grant(
+            grants, subject=row["subject"], scopes=row["scopes"], audiences=row["audiences"], grants=passed_on
+        )
+        is not None
+    )
+
+
+async def _record(connection: Connection, revocation: Revocation, count: int) -> None:
+    selector = revocation.selector
+    details = {"count": str(count), "reason": revocation.reason}
+    if selector.subject is not None:
+        details["subject"] = selector.subject
+    if selector.issued_by is not None:
+        details["issued_by"] = format_token_id(selector.issued_by)
+    if revocation.cascade:
+        details["cascade"] = "true"
+    await record_event(connection, "revoke", revocation.actor, selector.token_id, details)
+
+
+async def record_event(
+    connection: Connection, action: str, actor: Actor, token_id: UUID | None, details: dict[str, str]
+) -> None:
+    """Writes one audit event into the transaction under way."""
+    await connection.execute(
+        query("record_event"),
+        new_event_id(),
+        action,
+        actor.subject,
+        actor.token_id,
+        actor.address,
+        token_id,
+        json.dumps(details),
+    )
