@@ -1,0 +1,17 @@
+"""The command line `watchword`.
+
+Commands that talk to a server need the extra `[cli]` only; those that are the server (serve, db, bootstrap, doctor,
+keyring) import it when they run and say what to install where it is missing.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+
+def main() -> NoReturn:
+    """Runs the command line with this process's arguments and ends the process with an exit code of ExitCode."""
+    from watchword_server.cli.run import run
+
+    sys.exit(run(sys.argv[1:]))

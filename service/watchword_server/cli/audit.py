@@ -1,0 +1,84 @@
+"""`watchword audit list`: who did what."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from watchword_server.cli.connect import Session
+from watchword_server.cli.durations import parse_duration
+from watchword_server.cli.options import LimitOption, PageTokenOption
+from watchword_server.cli.output import Column, instant, message_json
+from watchword_server.cli.pages import collect, note_more
+
+
+def _since(text: str) -> datetime:
+    try:
+        return datetime.now(UTC) - parse_duration(text)
+    except (ValueError, OverflowError):
+        pass
+    try:
+        parsed = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter("write how long ago (2h, 7d) or an instant (2027-01-31T12:00:00Z)") from None
+    # Without an offset it is UTC, as every instant in the output is.
+    return parsed if parsed.tzinfo is not None else parsed.replace(tzinfo=UTC)
+
+
+def list_events(
+    session: Session,
+    *,
+    actor: Annotated[str, typer.Option(help="Only what this subject did.", show_default=False)] = "",
+    token_id: Annotated[str, typer.Option("--id", help="Only what is about this token.", show_default=False)] = "",
+    action: Annotated[
+        str, typer.Option(help="Only issue, revoke, register_scopes or bootstrap.", show_default=False)
+    ] = "",
+    since: Annotated[
+        datetime | None,
+        typer.Option(parser=_since, metavar="WHEN", help="At or after: 2h, 7d, 2027-01-31T12:00:00Z."),
+    ] = None,
+    limit: LimitOption = 100,
+    page_token: PageTokenOption = "",
+) -> None:
+    """List recorded deeds, newest first."""
+    from watchword.v1.audit_service_pb2 import ListEventsRequest, ListEventsResponse
+
+    def ask(page_size: int, page: str) -> ListEventsResponse:
+        request = ListEventsRequest(actor=actor, token_id=token_id, action=action, page_size=page_size, page_token=page)
+        if since is not None:
+            request.since.FromDatetime(since)
+        return session.call(session.audit.ListEvents, request)
+
+    listed = collect(ask, lambda response: response.events, limit, page_token)
+    output = session.output
+    if output.is_json:
+        output.json(message_json(listed))
+        return
+    if not listed.events:
+        output.note("No events.")
+        return
+    columns = (
+        Column("occurred_at", whole=True),
+        Column("action"),
+        Column("actor"),
+        Column("address"),
+        Column("token_id", whole=True),
+        Column("details"),
+    )
+    output.table(
+        columns,
+        (
+            (
+                instant(event.occurred_at),
+                event.action,
+                event.actor,
+                event.address,
+                event.token_id,
+                "  ".join(f"{key}={event.details[key]}" for key in sorted(event.details)),
+            )
+            for event in listed.events
+        ),
+    )
+    note_more(output, listed.next_page_token)

@@ -1,0 +1,168 @@
+"""`watchword issue`: makes a token and shows its secret once."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Final
+from uuid import uuid4
+
+import typer
+
+from watchword_server.cli.connect import Session
+from watchword_server.cli.durations import parse_duration
+from watchword_server.cli.errors import CommandError, ExitCode
+from watchword_server.cli.output import message_json
+from watchword_server.cli.show_token import show_token
+
+if TYPE_CHECKING:
+    from watchword.v1.token_service_pb2 import Grant, IssueResponse
+
+_GRANT_FIELDS: Final = ("scopes", "subjects", "audiences")
+_GRANT_HELP: Final = (
+    "What the token's holder may put into tokens it issues: scopes=a.*,b.*,subjects=team/*,audiences=orders or the "
+    "same as JSON. Repeat for more grants."
+)
+
+
+def _ttl(text: str) -> timedelta:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def issue(
+    session: Session,
+    *,
+    subject: Annotated[str, typer.Option(help="Who the token stands for, such as orders-service or ada@example.org.")],
+    audience: Annotated[
+        list[str], typer.Option(help="A service that accepts it, by its own subject; '*' is all but watchword. Repeat.")
+    ],
+    scope: Annotated[
+        list[str] | None, typer.Option(help="What it may do: orders.read, orders.*. Repeat for more.")
+    ] = None,
+    grant: Annotated[list[str] | None, typer.Option(help=_GRANT_HELP)] = None,
+    ttl: Annotated[
+        timedelta | None,
+        typer.Option(parser=_ttl, metavar="DURATION", help="How long it lives: 90d, 12h, 30m. [default: the server's]"),
+    ] = None,
+    name: Annotated[str, typer.Option(help="A label for people.", show_default=False)] = "",
+    metadata: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Handed to verifiers with every answer. Repeat.")
+    ] = None,
+    request_id: Annotated[
+        str,
+        typer.Option(help="Makes running the command again safe for 24 h. [default: a random one]", show_default=False),
+    ] = "",
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Only the secret on stdout, to pipe into a secret manager.")
+    ] = False,
+) -> None:
+    """Make a token. Its secret is shown this once."""
+    from watchword.v1.token_service_pb2 import IssueRequest
+
+    request = IssueRequest(
+        subject=subject,
+        scopes=scope or (),
+        audiences=audience,
+        grants=[parse_grant(text) for text in grant or ()],
+        name=name,
+        metadata=parse_metadata(metadata or []),
+        request_id=request_id or f"cli-{uuid4().hex}",
+    )
+    if ttl is not None:
+        request.ttl.FromTimedelta(ttl)
+    try:
+        response = session.call(session.tokens.Issue, request)
+    except CommandError as error:
+        if error.exit_code is ExitCode.UNAVAILABLE:
+            error.remedy += (
+                "\nIf the token was made all the same, the same command names it when run with "
+                f"--request-id {request.request_id}"
+            )
+        raise
+    try:
+        _show(session, response, quiet)
+    except Exception as error:
+        raise CommandError(
+            f"the token {response.token.token_id} was made, but its secret could not be written out "
+            f"({type(error).__name__})",
+            f"The secret is lost. Revoke it: watchword revoke --id {response.token.token_id}, and issue another.",
+            ExitCode.BROKEN_PIPE,
+            "SECRET_LOST",
+        ) from None
+
+
+def _show(session: Session, response: IssueResponse, quiet: bool) -> None:
+    output = session.output
+    if quiet:
+        output.line(response.secret)
+    elif output.is_json:
+        output.json(message_json(response))
+    else:
+        show_token(output, response.token)
+        output.line(f"\n{response.secret}")
+        output.note("\nThis is the secret, shown this once and stored nowhere. Put it where it belongs now.")
+
+
+def parse_metadata(pairs: list[str]) -> dict[str, str]:
+    """KEY=VALUE texts as a mapping. Raises CommandError for a pair without `=` or a key given twice."""
+    parsed: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key or key in parsed:
+            problem = "given twice" if key in parsed else "not KEY=VALUE"
+            raise CommandError(f"--metadata {pair!r} is {problem}", "Write --metadata team=orders.", ExitCode.USAGE)
+        parsed[key] = value
+    return parsed
+
+
+def parse_grant(text: str) -> Grant:
+    """A grant from JSON, or from `scopes=a.*,b.*,subjects=x,audiences=y`. Raises CommandError."""
+    from watchword.v1.token_service_pb2 import Grant
+
+    fields = _json_fields(text) if text.lstrip().startswith("{") else _listed_fields(text)
+    unknown = [name for name in fields if name not in _GRANT_FIELDS]
+    missing = [name for name in _GRANT_FIELDS if not fields.get(name)]
+    if unknown:
+        raise _bad_grant(text, f"it has no field {unknown[0]!r}")
+    if missing:
+        raise _bad_grant(text, f"{' and '.join(missing)} must be given")
+    return Grant(**fields)
+
+
+def _listed_fields(text: str) -> dict[str, list[str]]:
+    fields: dict[str, list[str]] = {}
+    current: list[str] | None = None
+    for part in text.split(","):
+        name, equals, value = part.strip().partition("=")
+        if equals:
+            current = fields.setdefault(name, [])
+        else:
+            value = name
+        if current is None or not value:
+            raise _bad_grant(text, f"{part!r} is not NAME=PATTERN")
+        current.append(value)
+    return fields
+
+
+def _json_fields(text: str) -> dict[str, list[str]]:
+    try:
+        fields = json.loads(text)
+    except ValueError:
+        raise _bad_grant(text, "it is not JSON") from None
+    if not isinstance(fields, dict):
+        raise _bad_grant(text, "it is not an object")
+    for name, patterns in fields.items():
+        if not isinstance(patterns, list) or not all(isinstance(one, str) for one in patterns):
+            raise _bad_grant(text, f"{name} is not a list of strings")
+    return fields
+
+
+def _bad_grant(text: str, problem: str) -> CommandError:
+    return CommandError(
+        f"--grant {text!r}: {problem}",
+        "Write --grant 'scopes=orders.*,subjects=team/*,audiences=orders', or a JSON object with these three lists.",
+        ExitCode.USAGE,
+    )

@@ -1,0 +1,138 @@
+"""The options that commands share, added to each so that they work where people type them: at the end."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Final, get_type_hints
+
+import typer
+
+from watchword_server.cli.connect import ADDRESS_DEFAULT, Session, endpoint, find_credential
+from watchword_server.cli.output import Output, OutputFormat
+
+_CONNECTION: Final = "Connection"
+
+OutputOption = Annotated[
+    OutputFormat,
+    typer.Option("--output", "-o", envvar="WATCHWORD_OUTPUT", help="table for people, json for programs."),
+]
+AddressOption = Annotated[
+    str,
+    typer.Option(envvar="WATCHWORD_ADDRESS", help="HOST:PORT or unix:/path.", rich_help_panel=_CONNECTION),
+]
+TokenFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Your own token, to call the server with. Else WATCHWORD_TOKEN, WATCHWORD_TOKEN_FILE, or the "
+        "administrator's on the server's own machine.",
+        rich_help_panel=_CONNECTION,
+    ),
+]
+TimeoutOption = Annotated[
+    float,
+    typer.Option(
+        "--timeout",
+        envvar="WATCHWORD_TIMEOUT_SECONDS",
+        min=0.001,
+        max=3600,
+        metavar="SECONDS",
+        help="For each call.",
+        rich_help_panel=_CONNECTION,
+    ),
+]
+TlsOption = Annotated[
+    bool,
+    typer.Option("--tls", help="TLS to this machine too. Other machines always.", rich_help_panel=_CONNECTION),
+]
+CaFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="WATCHWORD_CA_FILE", help="PEM with the authorities to trust; implies TLS.", rich_help_panel=_CONNECTION
+    ),
+]
+CertificateFileOption = Annotated[
+    Path | None,
+    typer.Option(envvar="WATCHWORD_CERTIFICATE_FILE", help="For mutual TLS.", rich_help_panel=_CONNECTION),
+]
+KeyFileOption = Annotated[
+    Path | None,
+    typer.Option(envvar="WATCHWORD_KEY_FILE", help="For mutual TLS.", rich_help_panel=_CONNECTION),
+]
+ServerNameOption = Annotated[
+    str | None,
+    typer.Option(
+        help="The name in the server's certificate, where it is not the address's.",
+        rich_help_panel=_CONNECTION,
+    ),
+]
+PlaintextOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-plaintext-on-network-danger",
+        help="Send your token unencrypted to another machine.",
+        rich_help_panel=_CONNECTION,
+    ),
+]
+LimitOption = Annotated[int, typer.Option(min=1, max=1_000_000, help="At most so many.")]
+PageTokenOption = Annotated[
+    str, typer.Option(help="Go on where an earlier list ended: its next_page_token.", show_default=False)
+]
+
+
+def _run_remote(
+    function: Callable[..., None],
+    arguments: dict[str, Any],
+    *,
+    output: OutputOption = OutputFormat.TABLE,
+    address: AddressOption = ADDRESS_DEFAULT,
+    token_file: TokenFileOption = None,
+    timeout_seconds: TimeoutOption = 30.0,
+    tls: TlsOption = False,
+    ca_file: CaFileOption = None,
+    certificate_file: CertificateFileOption = None,
+    key_file: KeyFileOption = None,
+    server_name: ServerNameOption = None,
+    allow_plaintext_on_network_danger: PlaintextOption = False,
+) -> None:
+    target = endpoint(
+        address,
+        tls=tls,
+        ca_file=ca_file,
+        certificate_file=certificate_file,
+        key_file=key_file,
+        server_name=server_name,
+        allow_plaintext_on_network_danger=allow_plaintext_on_network_danger,
+    )
+    credential = find_credential(token_file, os.environ, target.is_local)
+    with Session(target, credential, Output(output), timeout_seconds) as session:
+        function(session, **arguments)
+
+
+def remote(function: Callable[..., None]) -> Callable[..., None]:
+    """Makes a command of a function whose first parameter is a Session: the options above take that one's place."""
+    hints = get_type_hints(function, include_extras=True)
+    own = [
+        parameter.replace(annotation=hints[parameter.name], kind=inspect.Parameter.KEYWORD_ONLY)
+        for parameter in list(inspect.signature(function).parameters.values())[1:]
+    ]
+    shared_hints = get_type_hints(_run_remote, include_extras=True)
+    shared = [
+        parameter.replace(annotation=shared_hints[parameter.name])
+        for parameter in inspect.signature(_run_remote).parameters.values()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    ]
+    names = {parameter.name for parameter in own}
+
+    @functools.wraps(function)
+    def command(**given: Any) -> None:
+        arguments = {name: given.pop(name) for name in names}
+        _run_remote(function, arguments, **given)
+
+    # Typer reads commands by their signatures.
+    command.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *shared)}
+    return command

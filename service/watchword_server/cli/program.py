@@ -1,0 +1,95 @@
+"""The whole command line in one place: every command's name and the function behind it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import typer
+
+from watchword_server.cli import (
+    audit,
+    bootstrap,
+    database,
+    doctor,
+    issue,
+    keyring,
+    revoke,
+    scopes,
+    serve,
+    tokens,
+    validate,
+)
+from watchword_server.cli.options import remote
+
+_OPERATE: Final = "Operate the server"
+_EPILOG: Final = (
+    "Exit codes: 0 done or active, 1 the answer is no, 2 usage, 3 unavailable, 4 nothing matched, 5 denied, "
+    "6 conflict, 70 defect, 78 configuration."
+)
+
+
+def build() -> typer.Typer:
+    """The program, ready to be called with arguments."""
+    settings = {"help_option_names": ["-h", "--help"]}
+    program = typer.Typer(
+        name="watchword",
+        help="Issue, check and revoke bearer tokens for gRPC services.",
+        epilog=_EPILOG,
+        no_args_is_help=True,
+        # A traceback with locals would print secrets.
+        pretty_exceptions_enable=False,
+        context_settings=settings,
+    )
+    program.callback()(_options)
+    program.command("issue")(remote(issue.issue))
+    program.command("validate")(remote(validate.validate))
+    program.command("revoke")(remote(revoke.revoke))
+    _group(program, "tokens", "Look at tokens' records.", list=remote(tokens.list_tokens), show=remote(tokens.show))
+    _group(
+        program,
+        "scopes",
+        "The catalogue of scopes.",
+        list=remote(scopes.list_scopes),
+        register=remote(scopes.register),
+    )
+    _group(program, "audit", "Who did what.", list=remote(audit.list_events))
+    program.command("serve", rich_help_panel=_OPERATE)(serve.serve)
+    program.command("bootstrap", rich_help_panel=_OPERATE)(bootstrap.bootstrap)
+    program.command("doctor", rich_help_panel=_OPERATE)(doctor.doctor)
+    _group(program, "db", "The database's schema.", _OPERATE, upgrade=database.upgrade, status=database.status)
+    _group(
+        program,
+        "keyring",
+        "The keys that tokens are hashed with.",
+        _OPERATE,
+        **{
+            "new": keyring.new,
+            "add-version": keyring.add_version,
+            "make-current": keyring.make_current,
+            "show-versions": keyring.show_versions,
+        },
+    )
+    return program
+
+
+def _group(program: typer.Typer, name: str, description: str, panel: str | None = None, **commands: object) -> None:
+    group = typer.Typer(help=description, no_args_is_help=True)
+    for command_name, function in commands.items():
+        group.command(command_name)(function)  # type: ignore[type-var]
+    program.add_typer(group, name=name, rich_help_panel=panel)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"watchword {version('watchword')}")
+        raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass

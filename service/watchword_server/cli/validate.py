@@ -1,0 +1,142 @@
+"""`watchword validate`: is this token good, and for what? The exit code is the answer."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from watchword_server.cli.connect import Session
+from watchword_server.cli.durations import format_duration
+from watchword_server.cli.errors import CommandError, ExitCode
+from watchword_server.cli.output import message_json
+from watchword_server.cli.secrets_input import read_secret
+from watchword_server.cli.show_token import token_fields
+
+if TYPE_CHECKING:
+    from watchword.v1.token_service_pb2 import ActiveToken, Explanation
+
+_PROMPT: Final = "Token to validate (not shown): "
+# What each VerdictReason means to an operator, and what to do.
+_REASONS: Final = {
+    "ACTIVE": "It is good.",
+    "SCOPE_MISSING": "It is good, but lacks scopes that the call needs. Issue one that holds them.",
+    "MALFORMED": "It is not a token: wrong length, prefix, alphabet or checksum. Was all of it copied?",
+    "UNKNOWN": "It is well formed, but no such token exists here. Is it another deployment's?",
+    "SECRET_MISMATCH": "Its public half exists, its secret is another. Someone may be guessing, or it was retyped.",
+    "EXPIRED": "It has expired. Issue a new one.",
+    "REVOKED": "It was revoked. Issue a new one.",
+    "AUDIENCE_MISMATCH": "It is good, but not for this verifier. Issue one that names the verifier as an audience.",
+}
+
+
+def validate(
+    session: Session,
+    *,
+    file: Annotated[
+        Path | None, typer.Option("--file", help="Where the token to judge is. [default: standard input, or a prompt]")
+    ] = None,
+    scope: Annotated[list[str] | None, typer.Option(help="A scope that the call would need. Repeat.")] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Also say why. For operators: needs watchword.read.")
+    ] = False,
+    as_verifier: Annotated[
+        str, typer.Option("--as", metavar="VERIFIER", help="Judge as this service would; implies --explain.")
+    ] = "",
+) -> None:
+    """Judge a token: exit code 0 if it is active (and holds the scopes), 1 if not.
+
+    The token is read from standard input, a file, or a prompt that does not echo; never from arguments.
+    """
+    secret = read_secret(file, _PROMPT)
+    active = (
+        _explain(session, secret, scope or [], as_verifier)
+        if explain or as_verifier
+        else _ask(session, secret, scope or [])
+    )
+    if not active:
+        raise typer.Exit(ExitCode.NO)
+
+
+def _ask(session: Session, secret: str, scopes: list[str]) -> bool:
+    from watchword.v1.token_service_pb2 import ValidateRequest
+
+    response = session.call(session.tokens.Validate, ValidateRequest(token=secret, required_scopes=scopes))
+    verdict = response.WhichOneof("verdict")
+    if verdict is None:
+        raise CommandError(
+            "the server gave a verdict that this version does not know",
+            "It counts as no. Update the command line: pip install --upgrade 'watchword[cli]'",
+            ExitCode.INTERNAL,
+        )
+    output = session.output
+    if output.is_json:
+        output.json(message_json(response))
+    elif verdict == "inactive":
+        output.line("inactive")
+        output.note("Operators can learn why: watchword validate --explain")
+    elif verdict == "insufficient":
+        output.record(
+            [("verdict", "insufficient"), ("missing_scopes", "  ".join(response.insufficient.missing_scopes))]
+        )
+        output.record(_active_fields(response.insufficient.token))
+    else:
+        output.record([("verdict", "active"), *_active_fields(response.active)])
+    return verdict == "active"
+
+
+def _active_fields(token: ActiveToken) -> list[tuple[str, str]]:
+    remaining = timedelta(seconds=token.remaining.seconds, microseconds=token.remaining.nanos // 1000)
+    return [
+        ("token_id", token.token_id),
+        ("subject", token.subject),
+        ("scopes", "  ".join(token.scopes)),
+        ("audiences", "  ".join(token.audiences)),
+        ("remaining", format_duration(remaining)),
+        *((f"metadata.{key}", token.metadata[key]) for key in sorted(token.metadata)),
+    ]
+
+
+def _explain(session: Session, secret: str, scopes: list[str], as_verifier: str) -> bool:
+    from watchword.v1.token_service_pb2 import GetTokenRequest, GetTokenResponse, VerdictReason
+
+    # Without --as the question is the one that Validate answers: good for the caller itself?
+    verifier = (
+        as_verifier or session.call(session.tokens.GetToken, GetTokenRequest(token=session.own_secret)).token.subject
+    )
+    try:
+        response = session.call(
+            session.tokens.GetToken,
+            GetTokenRequest(token=secret, as_verifier=verifier, required_scopes=scopes),
+        )
+    except CommandError as error:
+        if error.exit_code is not ExitCode.NOTHING_MATCHED:
+            raise
+        response = GetTokenResponse()
+        response.explanation.reason = VerdictReason.VERDICT_REASON_UNKNOWN
+    output = session.output
+    if output.is_json:
+        output.json(message_json(response))
+    else:
+        reason = _reason_name(response.explanation)
+        output.record(
+            [
+                ("verdict", "active" if reason == "ACTIVE" else "refused"),
+                ("for verifier", verifier),
+                ("reason", reason.lower()),
+                ("", _REASONS.get(reason, "")),
+                ("missing_scopes", "  ".join(response.explanation.missing_scopes)),
+                *(token_fields(response.token) if response.HasField("token") else ()),
+            ]
+        )
+    return response.explanation.reason == VerdictReason.VERDICT_REASON_ACTIVE
+
+
+def _reason_name(explanation: Explanation) -> str:
+    from watchword.v1.token_service_pb2 import VerdictReason
+
+    if explanation.reason not in VerdictReason.values():
+        return str(explanation.reason)
+    return VerdictReason.Name(explanation.reason).removeprefix("VERDICT_REASON_")

@@ -1,0 +1,54 @@
+"""The TLS certificate on disk: whether it can be used, and until when."""
+
+from __future__ import annotations
+
+import ssl
+from datetime import datetime, timedelta
+from typing import Final
+
+from cryptography import x509
+
+from watchword_server.doctor.finding import Finding
+from watchword_server.settings import Settings
+
+EXPIRY_WARNING: Final = timedelta(days=14)
+
+
+def check_certificate(settings: Settings, now: datetime) -> list[Finding]:
+    """Nothing without TLS. The key is loaded, and not looked at."""
+    if settings.tls_certificate_file is None or settings.tls_key_file is None:
+        return []
+    try:
+        # An encrypted key would make OpenSSL ask on the terminal, and the server cannot answer it either.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
+            settings.tls_certificate_file, settings.tls_key_file, password=""
+        )
+        chain = x509.load_pem_x509_certificates(settings.tls_certificate_file.read_bytes())
+    except (OSError, ValueError) as error:
+        said = getattr(error, "strerror", None) or getattr(error, "reason", None) or "not a PEM certificate"
+        return [
+            Finding(
+                "tls",
+                "fail",
+                f"certificate and key cannot be used: {said}",
+                "Give an unencrypted PEM pair that belongs together in WATCHWORD_TLS_CERTIFICATE_FILE and _KEY_FILE.",
+            )
+        ]
+    return [
+        judge_expiry(min(one.not_valid_after_utc for one in chain), max(one.not_valid_before_utc for one in chain), now)
+    ]
+
+
+def judge_expiry(ends_at: datetime, begins_at: datetime, now: datetime) -> Finding:
+    """The span in which every certificate of the chain is valid, against this machine's clock."""
+    renew = "Put a new pair into the same files: the server takes it up without a restart."
+    if now >= ends_at:
+        return Finding("tls", "fail", f"the certificate ended on {ends_at:%Y-%m-%d %H:%M} UTC", renew)
+    if now < begins_at:
+        return Finding(
+            "tls", "fail", f"the certificate begins on {begins_at:%Y-%m-%d %H:%M} UTC", "Is this machine's clock right?"
+        )
+    message = f"the certificate ends on {ends_at:%Y-%m-%d}"
+    if ends_at - now <= EXPIRY_WARNING:
+        return Finding("tls", "warn", f"{message}, in {(ends_at - now) // timedelta(days=1)} days", renew)
+    return Finding("tls", "ok", message)
