@@ -1,0 +1,48 @@
+"""Services as plain tables of handlers, so that registering them is one piece of code for both transports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias
+
+import grpc
+from grpc_health.v1 import health_pb2_grpc
+from grpc_reflection.v1alpha import _async as reflection_aio
+from grpc_reflection.v1alpha import reflection_pb2_grpc
+
+from watchword_server.transport.health import HealthService
+
+Handlers: TypeAlias = "Mapping[str, Mapping[str, grpc.RpcMethodHandler[Any, Any]]]"
+"""Service name, method name, handler. Behaviours are `async def`, or async generators."""
+
+
+class _Recorder:
+    """Stands in for a server where generated code insists on one, and keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.handlers: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}
+
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Iterable[object]) -> None:
+        """Generated code offers every handler in both forms; the other one is enough."""
+
+    def add_registered_method_handlers(
+        self, service_name: str, method_handlers: dict[str, grpc.RpcMethodHandler[Any, Any]]
+    ) -> None:
+        self.handlers[service_name] = method_handlers
+
+
+def recorded(add: Callable[[Any, Any], None], servicer: object) -> Handlers:
+    """The table behind a generated `add_XServicer_to_server`."""
+    recorder = _Recorder()
+    add(servicer, recorder)
+    return recorder.handlers
+
+
+def health_handlers(health: HealthService) -> Handlers:
+    return recorded(health_pb2_grpc.add_HealthServicer_to_server, health)
+
+
+def reflection_handlers(services: Iterable[str]) -> Handlers:
+    """Server reflection (v1alpha, which every tool speaks) over the `.proto` files of `services`."""
+    servicer = reflection_aio.ReflectionServicer(tuple(services))
+    return recorded(reflection_pb2_grpc.add_ServerReflectionServicer_to_server, servicer)
