@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 import grpc
-import grpc.aio
 import uvloop
 
 from bench.cpu import tree_cpu_ns
 from bench.load import Caller, Target
 from bench.process import free_port, python_child
+from watchword_server.transport.listener import ListenAddress
+from watchword_server.transport.server import Limits, build_server
 
 Transport = Literal["grpcio", "native"]
 
@@ -28,41 +29,26 @@ class Echo:
     def __init__(self) -> None:
         self._calls = 0
 
-    async def say(self, request: bytes, context: object) -> bytes:
+    async def _say(self, request: bytes, context: object) -> bytes:
         self._calls += 1
         return request
 
-    async def count(self, request: bytes, context: object) -> bytes:
+    async def _count(self, request: bytes, context: object) -> bytes:
         return str(self._calls).encode()
 
     def handlers(self) -> dict[str, grpc.RpcMethodHandler[bytes, bytes]]:
         return {
-            "Say": grpc.unary_unary_rpc_method_handler(self.say),
-            "Count": grpc.unary_unary_rpc_method_handler(self.count),
+            "Say": grpc.unary_unary_rpc_method_handler(self._say),
+            "Count": grpc.unary_unary_rpc_method_handler(self._count),
         }
 
 
-def _new_server(transport: str) -> grpc.aio.Server:
-    options = [("grpc.so_reuseport", 0)]
-    if transport == "native":
-        # `from pygrpc_native import aio` recurses without end in 0.5.0.
-        import pygrpc_native.aio
-
-        server: grpc.aio.Server = pygrpc_native.aio.server(options=options)
-        return server
-    return grpc.aio.server(options=options)
-
-
-async def serve(transport: str, port: int) -> None:
-    """Serves until it is ended from outside."""
-    server = _new_server(transport)
-    handlers = Echo().handlers()
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
-    server.add_registered_method_handlers(SERVICE, handlers)
-    server.add_insecure_port(f"127.0.0.1:{port}")
+async def serve(transport: Transport, port: int) -> None:
+    """Serves until it is ended from outside, from the very code that makes Watchword's own server."""
+    server = build_server(transport, {SERVICE: Echo().handlers()}, ListenAddress("127.0.0.1", port), limits=Limits())
     await server.start()
     print("ready", flush=True)
-    await server.wait_for_termination()
+    await server.server.wait_for_termination()
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,7 +106,8 @@ def _require_durable(postgres: Postgres, database: str) -> None:
             raise MeasurementError(f"{name} is {setting}: neither side would be durable")
 
 
-def _issue(authority: Authority, database: str, callers: list[Caller], each: int, streams: int) -> LoadResult:
+def issue_load(authority: Authority, database: str, callers: list[Caller], each: int, streams: int) -> LoadResult:
+    """Raises MeasurementError unless each Issue left one token in the table."""
     before = _live_tokens(authority.postgres, database)
     result = run_load(authority.target("Issue"), callers, calls_each=each, streams=streams)
     stored = _live_tokens(authority.postgres, database) - before
@@ -128,7 +129,7 @@ def measure(stage: Stage) -> list[Figure]:
     ]
 
     def run(each: int) -> LoadResult:
-        return _issue(authority, database, callers, each, plan.streams)
+        return issue_load(authority, database, callers, each, plan.streams)
 
     issues_each = calls_for(plan.seconds, plan.processes, run)
     inserts_each = max(5, int(inserts.rate(plan.in_flight, 5) * plan.seconds / plan.in_flight))
