@@ -1,0 +1,172 @@
+"""What the server counts. Cheap enough to be on the path of every call: additions to plain lists, no locks, no labels
+looked up; Prometheus's form is made when someone scrapes.
+
+All counting happens on the event loop's thread, the only writer; a scrape on another thread may see a call's count
+before its duration, and never a torn number.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+import grpc
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+CALL_SECONDS_BUCKETS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+BATCH_SIZE_BUCKETS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
+LABELS_MAX: Final = 100
+"""How many distinct values one label may have: a bug that counts by something a caller chose must not fill memory."""
+_CODE_NAMES: Final = {code.value[0]: code.name for code in grpc.StatusCode}
+
+
+class Distribution:
+    """Observations in buckets."""
+
+    __slots__ = ("_bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(self._bounds, value)] += 1
+        self.total += value
+
+    def cumulative(self) -> list[tuple[str, float]]:
+        """The buckets as Prometheus has them: each counts everything up to its bound."""
+        counted, buckets = 0, []
+        for bound, count in zip((*map(str, self._bounds), "+Inf"), list(self.counts), strict=True):
+            counted += count
+            buckets.append((bound, float(counted)))
+        return buckets
+
+
+class MethodMeter:
+    """One method's calls. Fetch it once with `Metrics.method`, at registration."""
+
+    __slots__ = ("codes", "seconds")
+
+    def __init__(self) -> None:
+        self.codes = [0] * len(_CODE_NAMES)
+        self.seconds = Distribution(CALL_SECONDS_BUCKETS)
+
+    def finished(self, code: int, seconds: float) -> None:
+        """Counts a call that ended with the gRPC status number `code` after `seconds`."""
+        self.codes[code] += 1
+        self.seconds.observe(seconds)
+
+
+class Tally:
+    """Counts by name, such as verdicts by reason. Names are ours, never a caller's."""
+
+    __slots__ = ("_counts",)
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+
+    def add(self, name: str, amount: int = 1) -> None:
+        counts = self._counts
+        if name not in counts and len(counts) >= LABELS_MAX:
+            name = "other"
+        counts[name] = counts.get(name, 0) + amount
+
+    def snapshot(self) -> dict[str, int]:
+        return self._counts.copy()
+
+
+class Metrics:
+    """Everything the server counts, in a registry of its own.
+
+    `pool_state` answers (size, idle, size_max) and is asked at each scrape.
+    """
+
+    def __init__(self, *, version: str = "") -> None:
+        self.registry = CollectorRegistry(auto_describe=False)
+        self.verdicts = Tally()
+        """Answers about tokens, by reason: active, expired, revoked, unknown..."""
+        self.lookup_batch_sizes = Distribution(BATCH_SIZE_BUCKETS)
+        self.issue_batch_sizes = Distribution(BATCH_SIZE_BUCKETS)
+        self.statements = Tally()
+        """SQL statements sent, by query."""
+        self.database_up = False
+        self.administrator_seconds_left: float | None = None
+        """Until the last live administrator ends; None while unknown, 0 when there is none."""
+        self.pool_state: Callable[[], tuple[int, int, int]] | None = None
+        self._version = version
+        self._methods: dict[str, MethodMeter] = {}
+        self.registry.register(_Families(self))
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+
+    def method(self, path: str) -> MethodMeter:
+        """The meter of `/package.Service/Method`. For methods that exist only, never for what a caller sent."""
+        return self._methods.setdefault(path, MethodMeter())
+
+    def families(self) -> Iterator[Metric]:
+        """Everything in Prometheus's form, as of now."""
+        yield from self._calls()
+        yield _counter("watchword_verdicts", "Answers about tokens, by reason.", "reason", self.verdicts)
+        yield _counter("watchword_statements", "SQL statements sent, by query.", "query", self.statements)
+        sizes = HistogramMetricFamily(
+            "watchword_batch_size", "How many calls shared one statement or commit.", labels=["kind"]
+        )
+        for kind, distribution in (("lookup", self.lookup_batch_sizes), ("issue", self.issue_batch_sizes)):
+            sizes.add_metric([kind], distribution.cumulative(), distribution.total)
+        yield sizes
+        yield from self._database()
+        yield GaugeMetricFamily(
+            "watchword_administrator_remaining_seconds",
+            "Until the last live administrator's token ends; nobody can issue one afterwards without a bootstrap.",
+            value=float("nan") if self.administrator_seconds_left is None else self.administrator_seconds_left,
+        )
+        build = GaugeMetricFamily("watchword_build_info", "Always 1; the label says what runs.", labels=["version"])
+        build.add_metric([self._version], 1)
+        yield build
+
+    def _calls(self) -> Iterator[Metric]:
+        calls = CounterMetricFamily("watchword_calls", "Calls ended, by method and status.", labels=["method", "code"])
+        seconds = HistogramMetricFamily(
+            "watchword_call_seconds", "From a call's arrival to its answer.", labels=["method"]
+        )
+        for path, meter in self._methods.copy().items():
+            for number, count in enumerate(meter.codes):
+                # OK is there from the start, so that a rate has something to start from.
+                if count or number == 0:
+                    calls.add_metric([path, _CODE_NAMES[number]], count)
+            seconds.add_metric([path], meter.seconds.cumulative(), meter.seconds.total)
+        yield calls
+        yield seconds
+
+    def _database(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily(
+            "watchword_database_up", "1 if the last probe of the database succeeded.", value=float(self.database_up)
+        )
+        if self.pool_state is None:
+            return
+        size, idle, size_max = self.pool_state()
+        pool = GaugeMetricFamily("watchword_pool_connections", "Connections to the database.", labels=["state"])
+        pool.add_metric(["idle"], idle)
+        pool.add_metric(["busy"], size - idle)
+        yield pool
+        yield GaugeMetricFamily("watchword_pool_connections_max", "As many as the pool may open.", value=size_max)
+
+
+class _Families(Collector):
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        return self._metrics.families()
+
+
+def _counter(name: str, description: str, label: str, tally: Tally) -> CounterMetricFamily:
+    family = CounterMetricFamily(name, description, labels=[label])
+    for value, count in sorted(tally.snapshot().items()):
+        family.add_metric([value], count)
+    return family
