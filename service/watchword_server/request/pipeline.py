@@ -9,13 +9,13 @@ read in one snapshot, so a check of a check costs no second trip.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 import grpc
-import structlog
 from google.protobuf.message import DecodeError, Message
 
 from watchword.bearer import bearer_token
@@ -28,17 +28,18 @@ from watchword_server.request.status import Answer, answer_for, internal, overlo
 from watchword_server.store.contract import Snapshot, Store
 
 R = TypeVar("R", bound=Message)
-_log = structlog.stdlib.get_logger(__name__)
+_log = logging.getLogger(__name__)
+_CANCELLED: Final = 1
 
 # A write needs at least this much of the deadline: less, and the caller will not hear how it ended.
 WRITE_SECONDS_MIN: Final = 0.005
 
 
-class CallMetrics(Protocol):
-    """What is counted of every call."""
+class Meter(Protocol):
+    """What counts one method's calls."""
 
-    def called(self, code: grpc.StatusCode, seconds: float) -> None:
-        """One call ended."""
+    def finished(self, code: int, seconds: float) -> None:
+        """A call ended with this gRPC status number."""
         ...
 
 
@@ -88,7 +89,7 @@ class Surroundings:
 Handler = Callable[[bytes, Any], Awaitable[Message]]
 
 
-def handler(method: Method[R], access: Access, surroundings: Surroundings, metrics: CallMetrics) -> Handler:
+def handler(method: Method[R], access: Access, surroundings: Surroundings, meter: Meter) -> Handler:
     """The behaviour to register for a method: `async def (request bytes, context) -> response message`."""
     permits, clock = surroundings.permits, time.perf_counter
     carry_out = _carry_out(method, access, surroundings)
@@ -101,16 +102,16 @@ def handler(method: Method[R], access: Access, surroundings: Surroundings, metri
             permits.under_way += 1
             try:
                 response = await carry_out(data, context)
-                metrics.called(grpc.StatusCode.OK, clock() - began)
+                meter.finished(0, clock() - began)
                 return response
             except asyncio.CancelledError:
-                metrics.called(grpc.StatusCode.CANCELLED, clock() - began)
+                meter.finished(_CANCELLED, clock() - began)
                 raise
             except Exception as error:
                 answer = _boundary(error, method.path)
             finally:
                 permits.under_way -= 1
-        metrics.called(answer[0], clock() - began)
+        meter.finished(answer[0].value[0], clock() - began)
         code, message, trailer = answer
         await context.abort(code, message, trailer)
         raise AssertionError("abort raises")
@@ -122,10 +123,10 @@ def _boundary(error: Exception, path: str) -> Answer:
     """The outermost catch: whatever is not foreseen leaves the process as one fixed sentence."""
     answer = answer_for(error)
     if answer is None:
-        _log.error("call_failed", method=path, exc_info=error)
+        _log.error("%s failed", path, exc_info=error)
         return internal()
     if answer[0] is grpc.StatusCode.UNAVAILABLE:
-        _log.warning("call_unavailable", method=path, cause=repr(error.__cause__ or error))
+        _log.warning("%s is unavailable: %s", path, type(error.__cause__ or error).__name__)
     return answer
 
 

@@ -19,6 +19,14 @@ _KEEPALIVE = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3), ("
 # Both are cured by doing the transaction again.
 _RETRIED = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 WRITE_ATTEMPTS_MAX: Final = 5
+# Everything that a database, the driver or the way between them raises.
+DRIVER_ERRORS: Final = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
 
 T = TypeVar("T")
 # asyncpg gives out a proxy of its connection class that shares no type with it.
@@ -62,7 +70,7 @@ class Database:
                     "timezone": "UTC",
                 },
             )
-        except Exception as error:
+        except DRIVER_ERRORS as error:
             raise translated(error) from error
         return cls(pool)
 
@@ -77,10 +85,13 @@ class Database:
                     # The server behind this connection was demoted: the next one has to be made anew.
                     connection.terminate()
                     raise
-        except StoreError:
-            raise
-        except Exception as error:
+        except DRIVER_ERRORS as error:
             raise translated(error) from error
+
+    async def ping(self) -> None:
+        """One trip to the database. Raises StoreUnavailableError."""
+        async with self.connection() as connection:
+            await connection.fetchval("select 1")
 
     @property
     def size(self) -> int:
@@ -129,8 +140,6 @@ async def retried(work: Callable[[Connection], Awaitable[T]], connection: Connec
 
 def translated(error: Exception) -> StoreError:
     """What a driver's error means. Its text stays in the chain, for logs; it never reaches a caller."""
-    if isinstance(error, StoreError):
-        return error
     if isinstance(error, asyncpg.DataError | asyncpg.IntegrityConstraintViolationError | asyncpg.CheckViolationError):
         return RowRefusedError(type(error).__name__)
     return StoreUnavailableError(type(error).__name__)

@@ -24,9 +24,16 @@ class Issues:
     """Stores tokens, many to a transaction. Once sent, a transaction runs to its end whoever gives up waiting."""
 
     def __init__(
-        self, database: Database, *, queue_max: int, batch_max: int = 256, observe: Callable[[int], None]
+        self,
+        database: Database,
+        *,
+        queue_max: int,
+        batch_max: int = 256,
+        observe: Callable[[int], None],
+        count: Callable[[str], None],
     ) -> None:
         self._database = database
+        self._count = count
         self._sql = query("issue")
         self._gatherer: Gatherer[NewToken, IssueOutcome] = Gatherer(
             self._send, batch_max=batch_max, queue_max=queue_max, lanes=2, observe=observe
@@ -67,6 +74,7 @@ class Issues:
         columns = [list(column) for column in zip(*map(_columns, tokens), strict=True)]
         issuers = {token.record.issued_by for token in tokens if token.record.issued_by is not None}
         async with self._database.connection() as connection:
+            self._count("issue")
             # No driver timeout: a commit is never given up half way.
             rows = await retried(lambda one: one.fetch(self._sql, *columns, issuers), connection)
             outcomes: dict[UUID, IssueOutcome | StoreError] = {}

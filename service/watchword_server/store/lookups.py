@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from watchword_server.rules.tokens import TokenRecord
-from watchword_server.store.contract import Position, Snapshot
+from watchword_server.store.contract import Position, Snapshot, StoreUnavailableError
 from watchword_server.store.database import Database, query
 from watchword_server.store.gather import Gatherer
 from watchword_server.store.rows import record_of
@@ -27,8 +27,10 @@ class Lookups:
         lanes: int = 2,
         linger_seconds: float = 0.002,
         observe: Callable[[int], None],
+        count: Callable[[str], None],
     ) -> None:
         self._database = database
+        self._count = count
         self._timeout_seconds = timeout_seconds
         self._sql = query("read")
         self._gatherer: Gatherer[Sequence[UUID], Snapshot] = Gatherer(
@@ -46,9 +48,18 @@ class Lookups:
 
     async def _send(self, requests: Sequence[Sequence[UUID]]) -> Sequence[Snapshot]:
         ids = {token_id for request in requests for token_id in request}
-        async with self._database.connection() as connection:
-            rows = await connection.fetch(self._sql, ids, timeout=self._timeout_seconds)
+        try:
+            rows = await self._fetch(ids)
+        except StoreUnavailableError:
+            # A connection that died while it lay idle is noticed at its next use. A read may simply be done again.
+            rows = await self._fetch(ids)
         return [snapshot_of(rows)] * len(requests)
+
+    async def _fetch(self, ids: set[UUID]) -> Sequence[Any]:
+        async with self._database.connection() as connection:
+            self._count("read")
+            rows: Sequence[Any] = await connection.fetch(self._sql, ids, timeout=self._timeout_seconds)
+            return rows
 
     async def close(self) -> None:
         """Waits for what is under way."""

@@ -1,7 +1,7 @@
 """Migrations: plain SQL in migrations/, forward only, applied by yoyo over one connection.
 
 Two servers starting at once take turns at an advisory lock; whoever comes second finds nothing left to do. yoyo's own
-lock is a row that a killed process would leave behind, so it is not used.
+lock is a row that a killed process leaves behind; ours ends with its connection.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from yoyo.connections import DatabaseURI
 LOCK_KEY: Final = int.from_bytes(hashlib.sha256(b"watchword: migrations").digest()[:8], "big", signed=True)
 _CONNECT_TIMEOUT_SECONDS: Final = 10
 # DDL that waits behind a long transaction makes everything after it wait too: better to give up and try again.
-_LOCK_TIMEOUT: Final = "10s"
+_LOCK_TIMEOUT: Final = "set lock_timeout = '10s'"
 
 
 class MigrationError(Exception):
@@ -46,18 +46,25 @@ class _Backend(PostgresqlPsycopgBackend):  # type: ignore[misc]  # yoyo is untyp
         super().__init__(DatabaseURI("postgresql+psycopg", None, None, None, None, "", {}), "_yoyo_migrations")
 
     def connect(self, dburi: Any) -> Any:
-        return psycopg.connect(self._dsn, autocommit=True, connect_timeout=_CONNECT_TIMEOUT_SECONDS)
+        connection = psycopg.connect(self._dsn, autocommit=True, connect_timeout=_CONNECT_TIMEOUT_SECONDS)
+        connection.execute(_LOCK_TIMEOUT)
+        return connection
+
+    def copy(self) -> _Backend:
+        return _Backend(self._dsn)
 
 
 def upgrade(dsn: str) -> list[str]:
     """Applies what is missing and returns the names, in order. Raises MigrationError."""
     with _backend(dsn) as backend, resources.as_file(_folder()) as folder:
-        backend.execute(f"set lock_timeout = '{_LOCK_TIMEOUT}'")
-        # A session's lock: it ends with the connection, however the process ends. Waiting for it is not DDL waiting.
-        backend.execute("set statement_timeout = '120s'")
+        # A session's lock: it ends with the connection, however the process ends.
+        backend.execute("set lock_timeout = '120s'")
         backend.execute("select pg_advisory_lock(:key)", {"key": LOCK_KEY})
+        backend.execute(_LOCK_TIMEOUT)
+        backend.init_database()
+        # Whoever left yoyo's lock behind is gone, or would hold ours.
+        backend.break_lock()
         missing = backend.to_apply(read_migrations(str(folder)))
-        backend.execute("set statement_timeout = 0")
         backend.apply_migrations(missing)
         return [migration.id for migration in missing]
 

@@ -33,6 +33,10 @@ def _unobserved(size: int) -> None:
     """Where nobody counts batch sizes."""
 
 
+def _uncounted(statement: str) -> None:
+    """Where nobody counts statements."""
+
+
 class PostgresStore:
     """Implements watchword_server.store.contract.Store."""
 
@@ -44,12 +48,17 @@ class PostgresStore:
         queue_max: int = 10_000,
         observe_lookups: Callable[[int], None] = _unobserved,
         observe_issues: Callable[[int], None] = _unobserved,
+        count_statement: Callable[[str], None] = _uncounted,
     ) -> None:
         self._database = database
         self._lookups = Lookups(
-            database, timeout_seconds=lookup_timeout_seconds, queue_max=queue_max, observe=observe_lookups
+            database,
+            timeout_seconds=lookup_timeout_seconds,
+            queue_max=queue_max,
+            observe=observe_lookups,
+            count=count_statement,
         )
-        self._issues = Issues(database, queue_max=queue_max, observe=observe_issues)
+        self._issues = Issues(database, queue_max=queue_max, observe=observe_issues, count=count_statement)
         self._revocations = Revocations(database, queue_max=queue_max)
         self._catalogue = Catalogue(database)
 

@@ -1,0 +1,253 @@
+"""The composition root: the only place that knows every concrete class, and the order in which things start and end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from importlib.metadata import version
+from typing import Any, Final
+
+import grpc
+import uvloop
+
+from watchword_server.admin import AdministratorExistsError, make_administrator
+from watchword_server.answer.register import Registering
+from watchword_server.answer.revoke import Revoking
+from watchword_server.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from watchword_server.observe.exposition import Exposition
+from watchword_server.observe.logs import Logs
+from watchword_server.observe.masking import Masker, url_secrets
+from watchword_server.observe.metrics import Metrics
+from watchword_server.observe.traces import Traces
+from watchword_server.parts import ADMIN_TOKEN_FILE, Parts, opened
+from watchword_server.private_file import replace_private_file
+from watchword_server.request.access import ACCESS, check_access
+from watchword_server.request.audit_service import AuditService
+from watchword_server.request.pipeline import Permits, Surroundings, handler
+from watchword_server.request.token_service import TokenService
+from watchword_server.rules.verdicts import Reason
+from watchword_server.settings import Settings
+from watchword_server.store.administrators import last_administrator_ends_at
+from watchword_server.store.contract import StoreError
+from watchword_server.store.housekeeping import keep_house
+from watchword_server.transport.drain import StopRequest, drain
+from watchword_server.transport.handlers import Handlers, health_handlers, reflection_handlers
+from watchword_server.transport.health import SERVICE_NAME as HEALTH_SERVICE
+from watchword_server.transport.health import HealthService
+from watchword_server.transport.server import BoundServer, Limits, build_server
+from watchword_server.transport.tls import TlsFiles, server_credentials
+
+_PROBE_SECONDS: Final = 1.0
+_HOUSEKEEPING_SECONDS: Final = 3600.0
+_ADMINISTRATOR_CHECK_SECONDS: Final = 300.0
+ADMINISTRATOR_WARNING: Final = timedelta(days=14)
+
+_log = logging.getLogger("watchword")
+
+
+def run(settings: Settings) -> None:
+    """`watchword serve`: runs until SIGTERM or SIGINT. Raises what `opened` raises, ListenError, TlsError,
+    ExpositionError and TracesError while starting."""
+    with Logs(form=settings.log_format, level=settings.log_level, masker=_masker(settings)):
+        uvloop.run(serve(settings))
+
+
+async def serve(
+    settings: Settings,
+    *,
+    stop: StopRequest | None = None,
+    ready: Callable[[BoundServer], None] = lambda bound: None,
+) -> None:
+    """Serves until `stop` is set, which by default SIGTERM and SIGINT do. `ready` is called when calls are served."""
+    for warning in settings.warnings:
+        _log.warning(warning)
+    stopping = stop or StopRequest()
+    metrics = Metrics(version=version("watchword"))
+    async with AsyncExitStack() as stack:
+        if stop is None:
+            stack.enter_context(stopping.on_signals())
+        parts = await stack.enter_async_context(
+            opened(
+                settings,
+                observe_lookups=metrics.lookup_batch_sizes.observe,
+                observe_issues=metrics.issue_batch_sizes.observe,
+                count_statement=metrics.statements.add,
+            )
+        )
+        metrics.pool_state = lambda: (parts.database.size, parts.database.idle, settings.pool_size_max)
+        if settings.embedded:
+            await _first_administrator(parts)
+        if settings.metrics_address is not None:
+            exposition = Exposition(metrics.registry, settings.metrics_address)
+            exposition.start()
+            stack.push_async_callback(asyncio.to_thread, exposition.stop)
+        traces = Traces.to_collector(settings.otlp_endpoint) if settings.otlp_endpoint else None
+        if traces is not None:
+            stack.push_async_callback(asyncio.to_thread, traces.close)
+
+        services = _handlers(parts, metrics, traces)
+        health = HealthService(services)
+        table: dict[str, Any] = {**services, **health_handlers(health)}
+        if settings.reflection:
+            table.update(reflection_handlers([*services, HEALTH_SERVICE]))
+        bound = build_server(
+            settings.transport_chosen,
+            table,
+            settings.listen_address,
+            limits=Limits(
+                request_bytes_max=settings.request_bytes_max,
+                metadata_bytes_max=settings.metadata_bytes_max,
+                streams_per_connection_max=settings.concurrent_streams_max,
+            ),
+            credentials=_credentials(settings),
+        )
+        await stack.enter_async_context(_background(parts, metrics, health))
+        await bound.start()
+        _log.info("serving on %s (%s)", bound.address.target, bound.kind)
+        ready(bound)
+        await stopping.requested.wait()
+        _log.info("draining for at most %g s; a second signal ends it at once", settings.drain_grace_seconds)
+        whole = await drain(bound, health, grace_seconds=settings.drain_grace_seconds, hurried=stopping.hurried)
+        _log.info("stopped" if whole else "stopped; calls were cut off")
+
+
+def _handlers(parts: Parts, metrics: Metrics, traces: Traces | None) -> Handlers:
+    """Watchword's own services, each method wrapped in the way of a call."""
+    settings = parts.settings
+
+    def count_verdict(reason: Reason) -> None:
+        metrics.verdicts.add(reason.value)
+
+    services = (
+        TokenService(
+            store=parts.store,
+            digests=parts.keyring,
+            issuing=parts.issuing,
+            revoking=Revoking(parts.store, parts.keyring),
+            registering=Registering(parts.store),
+            count_verdict=count_verdict,
+        ),
+        AuditService(parts.store),
+    )
+    surroundings = Surroundings(
+        parts.store, parts.keyring, Permits(settings.concurrent_calls_max), settings.token_prefix
+    )
+    table: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}
+    methods = [method for service in services for method in service.methods()]
+    check_access(method.path for method in methods)
+    for method in methods:
+        behaviour = handler(method, ACCESS[method.path], surroundings, metrics.method(method.path))
+        if traces is not None:
+            behaviour = traces.wrap(method.path, behaviour)
+        _, service, name = method.path.split("/")
+        # Requests stay bytes: they are decoded once the caller is known. Responses are encoded by their own class.
+        table.setdefault(service, {})[name] = grpc.unary_unary_rpc_method_handler(
+            behaviour,
+            request_deserializer=None,
+            response_serializer=_serialized,
+        )
+    return table
+
+
+def _serialized(message: Any) -> bytes:
+    encoded: bytes = message.SerializeToString()
+    return encoded
+
+
+def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
+    if settings.tls_certificate_file is None or settings.tls_key_file is None:
+        return None
+    files = TlsFiles(settings.tls_certificate_file, settings.tls_key_file, settings.tls_client_ca_file)
+    return server_credentials(files, warn=_log.warning, inform=_log.info)
+
+
+async def _first_administrator(parts: Parts) -> None:
+    """The embedded database's owner is whoever owns its folder: they get an administrator if there is none."""
+    path = parts.settings.data_dir / ADMIN_TOKEN_FILE
+    ttl = timedelta(seconds=parts.settings.default_ttl_seconds)
+    with replace_private_file(path) as write:
+        try:
+            made = await make_administrator(parts.database, parts.issuing, ttl=ttl)
+        except AdministratorExistsError:
+            return
+        write(made.secret + "\n")
+    _log.info("made an administrator, until %s; its token is in %s", f"{made.token.expires_at:%Y-%m-%d}", path)
+
+
+@asynccontextmanager
+async def _background(parts: Parts, metrics: Metrics, health: HealthService) -> AsyncIterator[None]:
+    """The database's probe, housekeeping and the watch over administrators, while the block runs."""
+
+    revivals: set[asyncio.Task[None]] = set()
+
+    async def probe() -> bool:
+        try:
+            await parts.database.ping()
+        except StoreError:
+            metrics.database_up = False
+            if parts.embedded is not None and not revivals:
+                # Nobody else restarts it. In a task of its own, because a start may outlast the probe's patience.
+                revival = asyncio.create_task(_revive(parts.embedded))
+                revivals.add(revival)
+                revival.add_done_callback(revivals.discard)
+            return False
+        metrics.database_up = True
+        return True
+
+    async def house() -> None:
+        settings = parts.settings
+        await keep_house(
+            parts.database,
+            ttl_max=timedelta(seconds=settings.ttl_seconds_max),
+            partition_days=settings.partition_days,
+        )
+
+    async def administrators() -> None:
+        ends_at, now = await last_administrator_ends_at(parts.database)
+        left = timedelta() if ends_at is None else ends_at - now
+        metrics.administrator_seconds_left = left.total_seconds()
+        if left < ADMINISTRATOR_WARNING:
+            _log.warning("the last administrator's token ends in %d days: issue another before that", left.days)
+
+    health.set_serving(await probe())
+    tasks = [
+        asyncio.create_task(health.keep_current(probe, interval_seconds=_PROBE_SECONDS)),
+        asyncio.create_task(_every(_HOUSEKEEPING_SECONDS, house)),
+        asyncio.create_task(_every(_ADMINISTRATOR_CHECK_SECONDS, administrators)),
+    ]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, *revivals, return_exceptions=True)
+
+
+async def _revive(embedded: EmbeddedPostgres) -> None:
+    _log.warning("the embedded PostgreSQL does not answer: starting it if it died")
+    try:
+        await asyncio.to_thread(embedded.revive)
+    except EmbeddedPostgresError as error:
+        _log.error("the embedded PostgreSQL does not start: %s", error)
+
+
+async def _every(seconds: float, work: Callable[[], Any]) -> None:
+    while True:
+        try:
+            await work()
+        except StoreError as error:
+            _log.warning("%s put off: %s", work.__name__, type(error.__cause__ or error).__name__)
+        await asyncio.sleep(seconds)
+
+
+def _masker(settings: Settings) -> Masker:
+    secrets = [
+        secret
+        for url in (settings.database_url, settings.migration_database_url)
+        if url is not None
+        for secret in url_secrets(url.get_secret_value())
+    ]
+    return Masker(token_prefix=settings.token_prefix, secrets=secrets)
