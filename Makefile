@@ -13,7 +13,7 @@ STAMP     := $(VENV)/.installed
 GENERATED := clients/python/watchword/v1
 PROTOS    := protos/watchword/v1
 PIP       := -m pip --quiet --disable-pip-version-check --no-input
-TYPED     := $(wildcard service clients/python tests bench examples)
+TYPED     := $(wildcard service clients/python tests bench examples deploy)
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:

@@ -14,6 +14,7 @@ from watchword_server.settings import SECRET_FIELDS, SettingsError, load_setting
 
 MANIFESTS = [path for path in sorted((ROOT / "deploy/kubernetes").glob("*.yaml")) if path.name != "kustomization.yaml"]
 NUMERIC_USER = 10001
+PROBE = "/opt/watchword/probe.py"
 
 
 def documents() -> list[dict[str, Any]]:
@@ -74,10 +75,13 @@ def test_secrets_are_mounted_and_never_in_the_environment(spec: dict[str, Any]) 
 
 
 def test_server_is_probed_for_life_and_readiness() -> None:
-    ports = {port["name"] for port in server_container()["ports"]}
-    for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-        (port,) = [action["port"] for action in server_container()[probe].values() if isinstance(action, dict)]
-        assert port in ports
+    """With the file that the image has, and allowed longer than the probe takes to give up."""
+    text = (ROOT / "deploy/Containerfile").read_text(encoding="utf-8")
+    assert f"COPY deploy/probe.py {PROBE}" in text
+    for name, question in (("startupProbe", "live"), ("livenessProbe", "live"), ("readinessProbe", "ready")):
+        probe = server_container()[name]
+        assert probe["exec"]["command"] == ["python", "-I", PROBE, question]
+        assert probe["timeoutSeconds"] >= 5
 
 
 def test_pod_outlives_the_drain() -> None:
