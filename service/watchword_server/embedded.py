@@ -126,9 +126,10 @@ class EmbeddedPostgres:
 
     def revive(self) -> None:
         """Starts PostgreSQL again if it died, as whoever supervises a server would. Raises EmbeddedPostgresError."""
-        if self._presence is not None:
+        programs = self._programs
+        if self._presence is not None and programs is not None:
             with self._alone():
-                self._ensure_running()
+                self._ensure_running(programs)
 
     def server_pid(self) -> int | None:
         """The process id of the running PostgreSQL in this folder, or None."""
@@ -204,7 +205,8 @@ class EmbeddedPostgres:
                 f"  2. mv {self.folder} {self.folder}.{found}\n"
                 f"  3. with this installation: start the server once and stop it (it makes an empty folder), start it"
                 f" again, then\n"
-                f"       {programs.folder}/pg_restore --clean --if-exists --no-owner --dbname='{self.dsn}' watchword.dump\n"
+                f"       {programs.folder}/pg_restore --clean --if-exists --no-owner \\\n"
+                f"         --dbname='{self.dsn}' watchword.dump\n"
                 f"Keep {self.data_dir}/keyring.json where it is: without it no token in the dump is any good."
             )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -28,6 +29,12 @@ CLIENT_VARIABLES: Final = frozenset(
     }
 )
 """Variables of the command line, the client library and the tests: known, and none of the server's business."""
+
+
+# Kubernetes puts these into every pod beside a Service named watchword or watchword-something.
+_SERVICE_LINK: Final = re.compile(
+    r"WATCHWORD_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT|PORT_\d+_(TCP|UDP)(_(PROTO|PORT|ADDR))?)"
+)
 
 
 class SettingsError(Exception):
@@ -67,7 +74,7 @@ def read_environment(
     problems: list[str] = []
     warnings: list[str] = []
     for variable, value in environ.items():
-        if not variable.startswith(PREFIX) or variable in CLIENT_VARIABLES:
+        if not variable.startswith(PREFIX) or variable in CLIENT_VARIABLES or _SERVICE_LINK.fullmatch(variable):
             continue
         name = variables.get(variable)
         file_name = file_variables.get(variable)
