@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -38,11 +39,12 @@ from watchword_server.transport.handlers import Handlers, health_handlers, refle
 from watchword_server.transport.health import SERVICE_NAME as HEALTH_SERVICE
 from watchword_server.transport.health import HealthService
 from watchword_server.transport.server import BoundServer, Limits, build_server
-from watchword_server.transport.tls import TlsFiles, server_credentials
+from watchword_server.transport.tls import TlsFiles, certificate_ends_at, server_credentials
 
 _PROBE_SECONDS: Final = 1.0
 _HOUSEKEEPING_SECONDS: Final = 3600.0
 _ADMINISTRATOR_CHECK_SECONDS: Final = 300.0
+_CERTIFICATE_CHECK_SECONDS: Final = 60.0
 ADMINISTRATOR_WARNING: Final = timedelta(days=14)
 
 _log = logging.getLogger("watchword")
@@ -204,6 +206,10 @@ async def _background(parts: Parts, metrics: Metrics, health: HealthService) -> 
             ttl_max=timedelta(seconds=settings.ttl_seconds_max),
             partition_days=settings.partition_days,
         )
+        metrics.housekept_at = time.time()
+
+    async def certificate() -> None:
+        await _watch_certificate(parts.settings, metrics)
 
     async def administrators() -> None:
         ends_at, now = await last_administrator_ends_at(parts.database)
@@ -217,6 +223,7 @@ async def _background(parts: Parts, metrics: Metrics, health: HealthService) -> 
         asyncio.create_task(health.keep_current(probe, interval_seconds=_PROBE_SECONDS)),
         asyncio.create_task(_every(_HOUSEKEEPING_SECONDS, house)),
         asyncio.create_task(_every(_ADMINISTRATOR_CHECK_SECONDS, administrators)),
+        asyncio.create_task(_every(_CERTIFICATE_CHECK_SECONDS, certificate)),
     ]
     try:
         yield
@@ -232,6 +239,17 @@ async def _revive(embedded: EmbeddedPostgres) -> None:
         await asyncio.to_thread(embedded.revive)
     except EmbeddedPostgresError as error:
         _log.error("the embedded PostgreSQL does not start: %s", error)
+
+
+async def _watch_certificate(settings: Settings, metrics: Metrics) -> None:
+    if settings.tls_certificate_file is None:
+        return
+    try:
+        ends_at = await asyncio.to_thread(certificate_ends_at, settings.tls_certificate_file)
+    except (OSError, ValueError):
+        # Half replaced, perhaps. The last figure stands until the file can be read again.
+        return
+    metrics.certificate_seconds_left = (ends_at - datetime.now(UTC)).total_seconds()
 
 
 async def _every(seconds: float, work: Callable[[], Any]) -> None:

@@ -97,6 +97,10 @@ class Metrics:
         self.database_up = False
         self.administrator_seconds_left: float | None = None
         """Until the last live administrator ends; None while unknown, 0 when there is none."""
+        self.certificate_seconds_left: float | None = None
+        """Until the first certificate of the TLS chain ends; None without TLS."""
+        self.housekept_at: float | None = None
+        """When partitions were last made ahead, in unix seconds; None before the first time."""
         self.pool_state: Callable[[], tuple[int, int, int]] | None = None
         self._version = version
         self._methods: dict[str, MethodMeter] = {}
@@ -125,6 +129,18 @@ class Metrics:
             "Until the last live administrator's token ends; nobody can issue one afterwards without a bootstrap.",
             value=float("nan") if self.administrator_seconds_left is None else self.administrator_seconds_left,
         )
+        if self.certificate_seconds_left is not None:
+            yield GaugeMetricFamily(
+                "watchword_certificate_remaining_seconds",
+                "Until the TLS certificate on disk ends, which the next handshake uses.",
+                value=self.certificate_seconds_left,
+            )
+        if self.housekept_at is not None:
+            yield GaugeMetricFamily(
+                "watchword_housekeeping_success_timestamp_seconds",
+                "When partitions were last made ahead and old rows removed.",
+                value=self.housekept_at,
+            )
         build = GaugeMetricFamily("watchword_build_info", "Always 1; the label says what runs.", labels=["version"])
         build.add_metric([self._version], 1)
         yield build

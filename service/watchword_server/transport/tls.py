@@ -12,10 +12,12 @@ import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TypeAlias
 
 import grpc
+from cryptography import x509
 
 _Signature: TypeAlias = tuple[tuple[int, int, int, int], ...]
 _Log: TypeAlias = Callable[[str], None]
@@ -50,6 +52,11 @@ def server_credentials(files: TlsFiles, *, warn: _Log, inform: _Log) -> grpc.Ser
         rotation.fetch,  # type: ignore[arg-type]  # its stub leaves out None, which means unchanged
         require_client_authentication=files.client_ca is not None,
     )
+
+
+def certificate_ends_at(certificate: Path) -> datetime:
+    """When the first certificate of the chain in this file ends. Raises OSError, ValueError."""
+    return min(one.not_valid_after_utc for one in x509.load_pem_x509_certificates(certificate.read_bytes()))
 
 
 class _Rotation:
