@@ -1,0 +1,72 @@
+"""Fixtures that every folder shares: databases, and a running Watchword on each transport."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.databases import Databases, databases
+from tests.servers import Client, ServerProcess, client
+from watchword_server.keyring import Keyring
+
+
+@dataclass(frozen=True, slots=True)
+class Watchword:
+    """A running server with a database of its own, and its administrator's client."""
+
+    server: ServerProcess
+    dsn: str
+    admin: Client
+    admin_token: str
+
+    @property
+    def address(self) -> str:
+        """Where it listens."""
+        return self.server.address
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Databases]:
+    """One PostgreSQL for the session."""
+    with databases() as made:
+        yield made
+
+
+@pytest.fixture
+def dsn(postgres: Databases) -> Iterator[str]:
+    """A migrated database of the test's own."""
+    with postgres.fresh() as made:
+        yield made
+
+
+@pytest.fixture(scope="session", params=["grpcio", "native"])
+def watchword(request: pytest.FixtureRequest, postgres: Databases) -> Iterator[Watchword]:
+    """One server for each transport, shared by the session's tests: use subjects and scopes of your own."""
+    with postgres.fresh() as made, running_watchword(made, transport=request.param) as running:
+        yield running
+
+
+@contextmanager
+def running_watchword(dsn: str, *, transport: str = "auto", **environment: str) -> Iterator[Watchword]:
+    """A server on a database, as a process."""
+    with tempfile.TemporaryDirectory(prefix="ww") as folder:
+        keyring = Path(folder) / "keyring"
+        keyring.touch(mode=0o600)
+        keyring.write_text(Keyring.generate().dump())
+        settings = {
+            "WATCHWORD_DATABASE_URL": dsn,
+            "WATCHWORD_KEYRING_FILE": str(keyring),
+            "WATCHWORD_TRANSPORT": transport,
+            **environment,
+        }
+        server = ServerProcess(Path(folder), settings)
+        made = server.run("bootstrap", "--quiet")
+        assert made.returncode == 0, made.stderr
+        token = made.stdout.strip()
+        with server, client(server.address, token) as admin:
+            yield Watchword(server, dsn, admin, token)

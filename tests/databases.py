@@ -1,0 +1,83 @@
+"""Real databases for tests: an embedded PostgreSQL for the session, or any server by WATCHWORD_TEST_DSN."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+from psycopg import conninfo, sql
+
+from watchword_server.embedded import EmbeddedPostgres
+from watchword_server.store import migrate
+
+
+class Databases:
+    """Makes databases on one PostgreSQL, each a copy of one that was migrated once."""
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._template = f"watchword_template_{uuid4().hex[:8]}"
+
+    def _admin(self) -> psycopg.Connection:
+        return psycopg.connect(self._dsn, autocommit=True)
+
+    def dsn(self, database: str) -> str:
+        """The URL of a database on this server."""
+        given = conninfo.conninfo_to_dict(self._dsn)
+        user = given.get("user", "postgres")
+        password = f":{given['password']}" if given.get("password") else ""
+        host = str(given.get("host", "localhost"))
+        if host.startswith("/"):
+            return f"postgresql://{user}{password}@/{database}?host={host.replace('/', '%2F')}"
+        return f"postgresql://{user}{password}@{host}:{given.get('port', 5432)}/{database}"
+
+    def prepare(self) -> None:
+        """Makes the migrated template."""
+        with self._admin() as admin:
+            admin.execute(sql.SQL("create database {}").format(sql.Identifier(self._template)))
+        migrate.upgrade(self.dsn(self._template))
+
+    @contextmanager
+    def fresh(self, *, migrated: bool = True) -> Iterator[str]:
+        """A database of one's own; its URL."""
+        name = f"watchword_test_{uuid4().hex[:12]}"
+        with self._admin() as admin:
+            statement = sql.SQL("create database {} template {}" if migrated else "create database {}")
+            names = [sql.Identifier(name), sql.Identifier(self._template)][: 2 if migrated else 1]
+            admin.execute(statement.format(*names))
+        try:
+            yield self.dsn(name)
+        finally:
+            self.drop(name)
+
+    def drop(self, name: str) -> None:
+        """Ends a database and whoever is connected to it."""
+        with self._admin() as admin:
+            admin.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+
+    def close(self) -> None:
+        """Drops the template."""
+        self.drop(self._template)
+
+
+@contextmanager
+def databases() -> Iterator[Databases]:
+    """The session's databases."""
+    given = os.environ.get("WATCHWORD_TEST_DSN")
+    if given:
+        made = Databases(given)
+        made.prepare()
+        try:
+            yield made
+        finally:
+            made.close()
+        return
+    with tempfile.TemporaryDirectory(prefix="wwt") as folder, EmbeddedPostgres(Path(folder)) as embedded:
+        made = Databases(embedded.dsn)
+        made.prepare()
+        yield made
