@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from queue import Empty, Queue
@@ -62,7 +62,8 @@ class ServerProcess:
         return self
 
     def _read(self) -> None:
-        assert self._process is not None and self._process.stdout is not None
+        assert self._process is not None
+        assert self._process.stdout is not None
         for line in self._process.stdout:
             self.log.append(line)
             self._lines.put(line)
@@ -85,7 +86,8 @@ class ServerProcess:
 
     def wait(self) -> int:
         """Waits for its end; the exit code."""
-        assert self._process is not None and self._reader is not None
+        assert self._process is not None
+        assert self._reader is not None
         code = self._process.wait(STOP_SECONDS_MAX)
         self._reader.join(STOP_SECONDS_MAX)
         if self._process.stdout is not None:
@@ -128,7 +130,7 @@ class Client:
     """Stubs on one channel, with one caller's token."""
 
     def __init__(self, channel: grpc.Channel, token: str) -> None:
-        self.metadata: Sequence[tuple[str, str]] = (("authorization", f"Bearer {token}"),)
+        self.metadata: tuple[tuple[str, str | bytes], ...] = (("authorization", f"Bearer {token}"),)
         self.channel = channel
         self.tokens = token_service_pb2_grpc.TokenServiceStub(channel)
         self.audit = audit_service_pb2_grpc.AuditServiceStub(channel)
