@@ -1,0 +1,155 @@
+"""The guards around handlers that run in threads: those of the thread-pool server, and plain functions in grpc.aio.
+
+The judgement is made in the handler's thread, never in the interceptor's: the thread-pool server intercepts all calls
+on one thread, which a lookup would hold up. For the same reason the identity is set around the handler here, in a
+context of its own that no later call of the thread inherits.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, NoReturn
+
+import grpc
+
+from watchword.identity import CURRENT, Identity
+from watchword.interceptor.denial import REQUEST_UNREADABLE, Denial
+
+Handler = grpc.RpcMethodHandler[Any, Any]
+Decide = Callable[[], Identity | Denial]
+# grpc.ServicerContext, or what grpc.aio gives to plain functions.
+Context = Any
+
+_END: Final = object()
+
+
+class Gate:
+    """What stands between a handler in a thread and its messages. Once shut it stays shut."""
+
+    __slots__ = ("_context", "_decide", "_denial", "_thread")
+
+    def __init__(self, decide: Decide, context: Context) -> None:
+        self._decide = decide
+        self._context = context
+        self._denial: Denial | None = None
+        self._thread = threading.get_ident()
+
+    def admit(self) -> Identity:
+        """Judges the token for what comes next; ends the call and raises if it is refused."""
+        outcome = self._denial or self._decide()
+        # Another thread of this call may have been refused while this one was looking.
+        if self._denial is None and not isinstance(outcome, Denial):
+            return outcome
+        if isinstance(outcome, Denial):
+            self._denial = outcome
+        self._end()
+
+    def _end(self) -> NoReturn:
+        assert self._denial is not None
+        if threading.get_ident() != self._thread and hasattr(self._context, "cancel"):
+            # A handler that reads in a thread of its own: gRPC would send an abort only when the handler's thread comes
+            # back to it, and let the next message through. Cancelling ends the call at once.
+            self._context.cancel()
+        abort(self._context, self._denial)
+
+
+def abort(context: Context, denial: Denial) -> NoReturn:
+    """Ends the call with `denial`; raises."""
+    context.set_trailing_metadata(denial.trailers)
+    context.abort(denial.code, denial.message)
+    raise AssertionError("abort returned")
+
+
+def guard(handler: Handler, decide: Decide) -> Handler:
+    """The handler of any kind, with every message in or out judged; a unary call once, when its request arrived."""
+    behaviour = _behaviour(handler)
+    deserialize = handler.request_deserializer
+
+    def run_unary(request: Any, context: Context) -> Any:
+        gate = Gate(decide, context)
+        identity = gate.admit()
+        within = contextvars.copy_context()
+        within.run(CURRENT.set, identity)
+        if handler.request_streaming:
+            request = _Admitted(request, gate, context, deserialize)
+        else:
+            request = _read(request, context, deserialize)
+        response = within.run(behaviour, request, context)
+        if handler.request_streaming:
+            gate.admit()
+        return response
+
+    def run_stream(request: Any, context: Context) -> Iterator[Any]:
+        gate = Gate(decide, context)
+        identity = gate.admit()
+        within = contextvars.copy_context()
+        within.run(CURRENT.set, identity)
+        if handler.request_streaming:
+            request = _Admitted(request, gate, context, deserialize)
+        else:
+            request = _read(request, context, deserialize)
+        responses: Iterator[Any] = iter(within.run(behaviour, request, context))
+        try:
+            while (response := within.run(next, responses, _END)) is not _END:
+                gate.admit()
+                yield response
+        finally:
+            close = getattr(responses, "close", None)
+            if close is not None:
+                within.run(close)
+
+    run: Callable[[Any, Context], Any] = run_stream if handler.response_streaming else run_unary
+    # gRPC reads this wish of a handler off the function itself.
+    pool = getattr(behaviour, "experimental_thread_pool", None)
+    if pool is not None:
+        run.experimental_thread_pool = pool  # type: ignore[attr-defined]
+    return _MAKERS[handler.request_streaming, handler.response_streaming](run, None, handler.response_serializer)
+
+
+_MAKERS: Final = {
+    (False, False): grpc.unary_unary_rpc_method_handler,
+    (False, True): grpc.unary_stream_rpc_method_handler,
+    (True, False): grpc.stream_unary_rpc_method_handler,
+    (True, True): grpc.stream_stream_rpc_method_handler,
+}
+
+
+def _behaviour(handler: Handler) -> Any:
+    if handler.request_streaming:
+        return handler.stream_stream if handler.response_streaming else handler.stream_unary
+    return handler.unary_stream if handler.response_streaming else handler.unary_unary
+
+
+class _Admitted:
+    """The caller's messages, each judged when it has arrived."""
+
+    __slots__ = ("_context", "_deserialize", "_gate", "_requests")
+
+    def __init__(
+        self, requests: Iterable[bytes], gate: Gate, context: Context, deserialize: Callable[[bytes], Any] | None
+    ) -> None:
+        self._requests = iter(requests)
+        self._gate = gate
+        self._context = context
+        self._deserialize = deserialize
+
+    def __iter__(self) -> _Admitted:
+        return self
+
+    def __next__(self) -> Any:
+        raw = next(self._requests)
+        self._gate.admit()
+        return _read(raw, self._context, self._deserialize)
+
+    next = __next__
+
+
+def _read(raw: Any, context: Context, deserialize: Callable[[bytes], Any] | None) -> Any:
+    if deserialize is None:
+        return raw
+    try:
+        return deserialize(raw)
+    except Exception:
+        abort(context, REQUEST_UNREADABLE)

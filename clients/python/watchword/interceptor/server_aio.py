@@ -1,0 +1,98 @@
+"""The interceptor for grpc.aio servers: finds the token and the rule, and puts a guard around the handler.
+
+The judgement itself is the guard's, after the request arrived: a call opened with a good token and left waiting must
+not be worth anything once the token is revoked. Junk is refused here, before anything of it is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import grpc
+
+from watchword.bearer import BearerError, bearer_token
+from watchword.interceptor.call_aio import Call, refuse_unread
+from watchword.interceptor.denial import BY_BEARER_REASON, RULE_MISSING, UNIMPLEMENTED, Denial
+from watchword.interceptor.guard_aio import is_async, unary_unary
+from watchword.interceptor.guard_aio_stream import stream_stream, stream_unary, unary_stream
+from watchword.interceptor.guard_aio_threaded import threaded
+from watchword.policy import Policy
+from watchword.verifier.contract import Verifier
+
+Handler = grpc.RpcMethodHandler[Any, Any]
+_Guard = Callable[[Handler, Call], Handler]
+
+
+class ServerInterceptor(grpc.aio.ServerInterceptor):
+    """Admits calls whose bearer token `verifier` finds active and sufficient for `policy`'s rule, and no others.
+
+    Put it first in the server's interceptors: those before it see unauthenticated calls. In the handler,
+    current_identity() says who calls. On a stream every message, in or out, is judged anew, and the call ends when the
+    token does.
+
+    Refusals carry `google.rpc.ErrorInfo` (domain `watchword`): UNAUTHENTICATED with TOKEN_MISSING, TOKEN_MALFORMED,
+    TOKEN_AMBIGUOUS or TOKEN_INACTIVE; PERMISSION_DENIED with SCOPE_MISSING and the scope, or RULE_MISSING for a method
+    the policy was not told of; UNAVAILABLE with VERIFIER_UNAVAILABLE and `RetryInfo`.
+    """
+
+    def __init__(self, verifier: Verifier, policy: Policy) -> None:
+        self._verifier: Final = verifier
+        self._rules: Final = policy.rules
+        # Which guard suits a method's handler, by method: looking into a handler costs more than the guard itself.
+        # Only methods of the policy get in, so it is bounded.
+        self._guards: dict[str, tuple[Handler, _Guard]] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """See grpc.aio.ServerInterceptor. Never answers None to a caller without an active token."""
+        method = handler_call_details.method
+        rule = self._rules.get(method)
+        if rule is not None and rule.public:
+            return await continuation(handler_call_details)
+        try:
+            token = bearer_token(handler_call_details.invocation_metadata)
+        except BearerError as error:
+            return _refusal(BY_BEARER_REASON[error.reason])
+        if rule is None:
+            return _judged_refusal(Call(self._verifier, token, ()), RULE_MISSING)
+        call = Call(self._verifier, token, rule.scopes)
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return _judged_refusal(call, UNIMPLEMENTED)
+        known = self._guards.get(method)
+        if known is None or known[0] is not handler:
+            known = self._guards[method] = (handler, _guard_for(handler))
+        return known[1](handler, call)
+
+
+def _guard_for(handler: Handler) -> _Guard:
+    if handler.request_streaming:
+        behaviour = handler.stream_stream if handler.response_streaming else handler.stream_unary
+        guard = stream_stream if handler.response_streaming else stream_unary
+    else:
+        behaviour = handler.unary_stream if handler.response_streaming else handler.unary_unary
+        guard = unary_stream if handler.response_streaming else unary_unary
+    # grpc.aio runs handlers that are no coroutines in threads, where no context variable and no await reaches.
+    return guard if is_async(behaviour) else threaded(asyncio.get_running_loop())
+
+
+def _refusal(denial: Denial) -> Handler:
+    # On the wire an answer without messages looks the same for all four kinds of call, and as a stream it is given
+    # without waiting for a whole request.
+    async def refuse(_: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        await refuse_unread(context, denial)
+
+    return grpc.stream_stream_rpc_method_handler(refuse)
+
+
+def _judged_refusal(call: Call, denial: Denial) -> Handler:
+    async def refuse(_: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        outcome = await call.decide()
+        await refuse_unread(context, outcome if isinstance(outcome, Denial) else denial)
+
+    return grpc.stream_stream_rpc_method_handler(refuse)

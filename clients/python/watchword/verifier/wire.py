@@ -1,0 +1,70 @@
+"""BatchValidate to and from our own words: shared by the two remote verifiers, no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+
+from watchword.identity import Identity
+from watchword.v1 import token_service_pb2 as pb
+from watchword.verifier.contract import VerifierUnavailableError
+from watchword.verifier.verdict import Active, Answer, Inactive, Insufficient, Position, Verdict
+
+# The service's own limit for one BatchValidate.
+BATCH_SIZE_LIMIT: Final = 1_000
+_NANOS: Final = 1_000_000_000
+
+
+def batch_request(asks: Iterable[tuple[str, tuple[str, ...]]]) -> pb.BatchValidateRequest:
+    """The request for pairs of (token, required scopes)."""
+    return pb.BatchValidateRequest(
+        requests=[pb.ValidateRequest(token=token, required_scopes=scopes) for token, scopes in asks]
+    )
+
+
+def batch_answers(response: pb.BatchValidateResponse, expected_count: int) -> Sequence[Answer]:
+    """One answer per ask, in order. Raises VerifierUnavailableError if the reply cannot be matched or understood:
+    shifted by one, it would hand one caller's verdict to another.
+    """
+    if len(response.responses) != expected_count:
+        raise VerifierUnavailableError("ANSWER_INVALID")
+    return [_answer(one) for one in response.responses]
+
+
+def unavailable(error: grpc.RpcError) -> VerifierUnavailableError:
+    """What a failed call means for those who wait for it. The error's text stays behind: it may quote anything."""
+    code = error.code() if callable(getattr(error, "code", None)) else None
+    return VerifierUnavailableError(code.name if isinstance(code, grpc.StatusCode) else "UNKNOWN")
+
+
+def _answer(response: pb.ValidateResponse) -> Answer:
+    verdict: Verdict
+    remaining_seconds = 0.0
+    which = response.WhichOneof("verdict")
+    if which == "active":
+        verdict = Active(_identity(response.active))
+        remaining_seconds = _seconds(response.active.remaining)
+    elif which == "insufficient":
+        verdict = Insufficient(_identity(response.insufficient.token), tuple(response.insufficient.missing_scopes))
+        remaining_seconds = _seconds(response.insufficient.token.remaining)
+    elif which == "inactive":
+        verdict = Inactive()
+    else:
+        raise VerifierUnavailableError("ANSWER_INVALID")
+    return Answer(
+        verdict,
+        Position(response.position.epoch, response.position.number),
+        _seconds(response.cacheable_for),
+        remaining_seconds,
+    )
+
+
+def _identity(token: pb.ActiveToken) -> Identity:
+    return Identity(token.token_id, token.subject, tuple(token.scopes), tuple(token.audiences), dict(token.metadata))
+
+
+def _seconds(duration: Duration) -> float:
+    return duration.seconds + duration.nanos / _NANOS
