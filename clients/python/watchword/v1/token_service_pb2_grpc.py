@@ -5,7 +5,7 @@ import warnings
 
 from watchword.v1 import token_service_pb2 as watchword_dot_v1_dot_token__service__pb2
 
-GRPC_GENERATED_VERSION = '1.75.1'
+GRPC_GENERATED_VERSION = '1.75.0'
 GRPC_VERSION = grpc.__version__
 _version_not_supported = False
 
