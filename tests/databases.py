@@ -45,11 +45,16 @@ class Databases:
     @contextmanager
     def fresh(self, *, migrated: bool = True) -> Iterator[str]:
         """A database of one's own; its URL."""
+        with self.copy(self._template if migrated else "template1") as made:
+            yield made
+
+    @contextmanager
+    def copy(self, template: str) -> Iterator[str]:
+        """A copy of a database that nobody is connected to; its URL."""
         name = f"watchword_test_{uuid4().hex[:12]}"
         with self._admin() as admin:
-            statement = sql.SQL("create database {} template {}" if migrated else "create database {}")
-            names = [sql.Identifier(name), sql.Identifier(self._template)][: 2 if migrated else 1]
-            admin.execute(statement.format(*names))
+            statement = sql.SQL("create database {} template {}")
+            admin.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
         try:
             yield self.dsn(name)
         finally:

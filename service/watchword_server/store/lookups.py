@@ -56,10 +56,14 @@ class Lookups:
         return [snapshot_of(rows)] * len(requests)
 
     async def _fetch(self, ids: set[UUID]) -> Sequence[Any]:
-        async with self._database.connection() as connection:
-            self._count("read")
-            rows: Sequence[Any] = await connection.fetch(self._sql, ids, timeout=self._timeout_seconds)
-            return rows
+        try:
+            # Around all of it: waiting for a connection that others hold is waiting too.
+            async with asyncio.timeout(self._timeout_seconds), self._database.connection() as connection:
+                self._count("read")
+                rows: Sequence[Any] = await connection.fetch(self._sql, ids)
+                return rows
+        except TimeoutError as error:
+            raise StoreUnavailableError("the database did not answer in time") from error
 
     async def close(self) -> None:
         """Waits for what is under way."""

@@ -1,0 +1,124 @@
+"""Tokens to store, and what a test needs to see of a store at work."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+from uuid import UUID
+
+import psycopg
+
+from watchword.token import new_token_id
+from watchword_server.rules.tokens import Grant, TokenRecord
+from watchword_server.store.contract import Actor, NewToken, Revocation, Selector
+from watchword_server.store.database import Database
+from watchword_server.store.postgres import PostgresStore
+
+TTL_MAX = timedelta(days=40)
+DAYS = 30
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MILLISECOND = timedelta(milliseconds=1)
+EVERYTHING = Grant(("*", "watchword.*"), ("*",), ("*", "watchword"))
+OPERATOR = Actor("operator", None, "test")
+WAIT_SECONDS_MAX = 20
+
+T = TypeVar("T")
+
+
+class Counted:
+    """A store whose statements and batch sizes are written down."""
+
+    def __init__(self, database: Database) -> None:
+        self.statements: list[str] = []
+        self.lookups: list[int] = []
+        self.issues: list[int] = []
+        self.store = PostgresStore(
+            database,
+            observe_lookups=self.lookups.append,
+            observe_issues=self.issues.append,
+            count_statement=self.statements.append,
+        )
+
+
+def new_token(
+    subject: str = "caller",
+    *,
+    issued_by: UUID | None = None,
+    ends_in: timedelta = timedelta(days=1),
+    expires_at: datetime | None = None,
+    audiences: Sequence[str] = ("orders",),
+    scopes: Sequence[str] = ("orders.read",),
+    grants: Sequence[Grant] = (),
+    name: str = "",
+    request_id: str = "",
+    caller: str = "operator",
+    pepper_version: int = 1,
+) -> NewToken:
+    """A token about to be stored. Its digest is made up: the store never looks into one."""
+    ends_at = expires_at or datetime.now(UTC) + ends_in
+    ends_at_ms = (ends_at - EPOCH) // MILLISECOND
+    token_id = new_token_id(ends_at_ms)
+    record = TokenRecord(
+        token_id=token_id,
+        pepper_version=pepper_version,
+        digest=token_id.bytes * 2,
+        subject=subject,
+        audiences=tuple(audiences),
+        scopes=tuple(scopes),
+        grants=tuple(grants),
+        created_at=datetime.now(UTC),
+        expires_at=EPOCH + ends_at_ms * MILLISECOND,
+        issued_by=issued_by,
+        name=name,
+    )
+    return NewToken(record, Actor(caller, issued_by, "test"), request_id)
+
+
+def revocation(
+    *,
+    token_id: UUID | None = None,
+    subject: str | None = None,
+    issued_by: UUID | None = None,
+    cascade: bool = False,
+    within: Sequence[Grant] = (EVERYTHING,),
+    proved: bool | None = None,
+) -> Revocation:
+    """A revocation by an operator who may end everything."""
+    selector = Selector(token_id=token_id, subject=subject, issued_by=issued_by)
+    return Revocation(selector, OPERATOR, "LEAKED", cascade, within, proved)
+
+
+async def stored(store: PostgresStore, *args: str, **kwargs: object) -> UUID:
+    """Stores a new token; its id."""
+    token = new_token(*args, **kwargs)  # type: ignore[arg-type]  # new_token says what there is
+    await store.issue(token)
+    return token.record.token_id
+
+
+async def live(store: PostgresStore, *token_ids: UUID) -> set[UUID]:
+    """Those of the tokens that exist and are not revoked."""
+    rows = (await store.read(token_ids)).rows
+    return {token_id for token_id in token_ids if token_id in rows and rows[token_id].revoked_at is None}
+
+
+async def until(condition: Callable[[], Awaitable[T | None]]) -> T:
+    """Asks again and again, each time with a trip to the database, until there is an answer."""
+    async with asyncio.timeout(WAIT_SECONDS_MAX):
+        while True:
+            if answer := await condition():
+                return answer
+            await asyncio.sleep(0)
+
+
+async def waiting_for_locks(connection: psycopg.Connection, count: int = 1) -> None:
+    """Waits until `count` backends of this database wait for a lock."""
+
+    async def enough() -> bool:
+        row = connection.execute(
+            "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+        ).fetchone()
+        return row is not None and row[0] >= count
+
+    await until(enough)
