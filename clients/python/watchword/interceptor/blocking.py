@@ -10,14 +10,14 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TypeAlias
 
 import grpc
 
 from watchword.identity import CURRENT, Identity
 from watchword.interceptor.denial import REQUEST_UNREADABLE, Denial
 
-Handler = grpc.RpcMethodHandler[Any, Any]
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Decide = Callable[[], Identity | Denial]
 # grpc.ServicerContext, or what grpc.aio gives to plain functions.
 Context = Any
@@ -39,20 +39,20 @@ class Gate:
     def admit(self) -> Identity:
         """Judges the token for what comes next; ends the call and raises if it is refused."""
         outcome = self._denial or self._decide()
-        # Another thread of this call may have been refused while this one was looking.
-        if self._denial is None and not isinstance(outcome, Denial):
-            return outcome
         if isinstance(outcome, Denial):
             self._denial = outcome
-        self._end()
+            self._end(outcome)
+        # Another thread of this call may have been refused while this one was looking.
+        if self._denial is not None:
+            self._end(self._denial)
+        return outcome
 
-    def _end(self) -> NoReturn:
-        assert self._denial is not None
+    def _end(self, denial: Denial) -> NoReturn:
         if threading.get_ident() != self._thread and hasattr(self._context, "cancel"):
             # A handler that reads in a thread of its own: gRPC would send an abort only when the handler's thread comes
             # back to it, and let the next message through. Cancelling ends the call at once.
             self._context.cancel()
-        abort(self._context, self._denial)
+        abort(self._context, denial)
 
 
 def abort(context: Context, denial: Denial) -> NoReturn:

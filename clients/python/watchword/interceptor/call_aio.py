@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TypeAlias
 
 import grpc
 
@@ -17,7 +17,7 @@ _LOGGER: Final = logging.getLogger("watchword.interceptor")
 # How long a refusal waits for the first request message of a stream.
 FIRST_MESSAGE_SECONDS_MAX: Final = 0.05
 
-Context = grpc.aio.ServicerContext[Any, Any]
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 class Call:

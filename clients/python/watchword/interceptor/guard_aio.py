@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 
@@ -11,7 +11,7 @@ from watchword.identity import CURRENT
 from watchword.interceptor.call_aio import Call, Context, read_request, refuse
 from watchword.interceptor.denial import Denial
 
-Handler = grpc.RpcMethodHandler[Any, Any]
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
 def is_async(behaviour: object) -> bool:

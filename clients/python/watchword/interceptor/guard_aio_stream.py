@@ -8,7 +8,7 @@ generator yields.
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 
@@ -17,7 +17,7 @@ from watchword.interceptor.call_aio import Call, Context, read_request, refuse, 
 from watchword.interceptor.context_aio import GuardedContext
 from watchword.interceptor.denial import Denial
 
-Handler = grpc.RpcMethodHandler[Any, Any]
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _Deserializer = Callable[[bytes], Any] | None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import grpc
 
@@ -13,7 +13,7 @@ from watchword.interceptor import blocking
 from watchword.interceptor.call_aio import Call
 from watchword.interceptor.denial import UNAVAILABLE, Denial
 
-Handler = grpc.RpcMethodHandler[Any, Any]
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 # A verifier has a deadline of its own. This one is for a loop that has stopped.
 DECISION_SECONDS_MAX: Final = 30.0
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import grpc
 
@@ -21,7 +21,7 @@ from watchword.interceptor.guard_aio_threaded import threaded
 from watchword.policy import Policy
 from watchword.verifier.contract import Verifier
 
-Handler = grpc.RpcMethodHandler[Any, Any]
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _Guard = Callable[[Handler, Call], Handler]
 
 

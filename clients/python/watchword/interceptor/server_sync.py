@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TypeAlias
 
 import grpc
 
@@ -15,7 +15,7 @@ from watchword.interceptor.denial import BY_BEARER_REASON, RULE_MISSING, UNAVAIL
 from watchword.policy import Policy
 from watchword.verifier.contract import BlockingVerifier, VerifierUnavailableError
 
-Handler = grpc.RpcMethodHandler[Any, Any]
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _LOGGER: Final = logging.getLogger("watchword.interceptor")
 
 

@@ -1,0 +1,103 @@
+"""The bearer token in grpc.aio clients."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+
+import grpc
+
+from watchword.credentials.plugin import AUTHORIZATION_KEY, bearer_value, call_credentials, source_of
+from watchword.credentials.source import TokenSource, TokenSourceError
+from watchword.credentials.target import is_local, refuse_plaintext_on_network
+
+Details = grpc.aio.ClientCallDetails
+_Continuation = Callable[[Details, Any], Awaitable[Any]]
+
+
+def bearer_interceptors(
+    token: TokenSource | str, target: str, *, allow_plaintext_on_network_danger: bool = False
+) -> list[grpc.aio.ClientInterceptor]:
+    """Interceptors for `grpc.aio.insecure_channel(target, interceptors=...)` that put the token into every call.
+
+    Encrypted channels take call_credentials instead. Raises PlaintextRefusedError if `target` is not on this machine.
+    A call fails with TokenSourceError if there is no token, or if it brings an `authorization` entry of its own.
+    """
+    if not allow_plaintext_on_network_danger:
+        refuse_plaintext_on_network(target)
+    source = source_of(token)
+    # grpc.aio takes one kind from each interceptor object, so there are four.
+    return [_UnaryUnary(source), _UnaryStream(source), _StreamUnary(source), _StreamStream(source)]
+
+
+def connect(
+    target: str,
+    *,
+    token: TokenSource | str,
+    root_certificates: bytes | None = None,
+    private_key: bytes | None = None,
+    certificate_chain: bytes | None = None,
+    options: Sequence[tuple[str, Any]] = (),
+    interceptors: Sequence[grpc.aio.ClientInterceptor] = (),
+    allow_plaintext_on_network_danger: bool = False,
+) -> grpc.aio.Channel:
+    """A channel to `target` that sends `token` with every call.
+
+    TLS wherever the target is not on this machine, or certificates (PEM) are given: without `root_certificates` with
+    gRPC's own roots, with `private_key` and `certificate_chain` as a TLS client. Plaintext to this machine otherwise,
+    and to others only with `allow_plaintext_on_network_danger`, meant for networks that encrypt below gRPC.
+    """
+    certified = root_certificates is not None or private_key is not None or certificate_chain is not None
+    if certified or not (is_local(target) or allow_plaintext_on_network_danger):
+        tls = grpc.ssl_channel_credentials(root_certificates, private_key, certificate_chain)
+        return grpc.aio.secure_channel(
+            target,
+            grpc.composite_channel_credentials(tls, call_credentials(token)),
+            options=list(options),
+            interceptors=list(interceptors),
+        )
+    bearer = bearer_interceptors(token, target, allow_plaintext_on_network_danger=allow_plaintext_on_network_danger)
+    # A proxy out of the environment would take a plaintext call off this machine.
+    return grpc.aio.insecure_channel(
+        target, options=[("grpc.enable_http_proxy", 0), *options], interceptors=[*interceptors, *bearer]
+    )
+
+
+class _Bearer:
+    def __init__(self, source: TokenSource) -> None:
+        self._source: Final = source
+
+    def _with_token(self, details: Details) -> Details:
+        metadata = grpc.aio.Metadata(*(details.metadata or ()))
+        if any(key == AUTHORIZATION_KEY for key, _ in metadata):
+            raise TokenSourceError("the call already carries an authorization entry; servers refuse two")
+        metadata.add(AUTHORIZATION_KEY, bearer_value(self._source))
+        return Details(details.method, details.timeout, metadata, details.credentials, details.wait_for_ready)
+
+
+class _UnaryUnary(_Bearer, grpc.aio.UnaryUnaryClientInterceptor):
+    async def intercept_unary_unary(
+        self, continuation: _Continuation, client_call_details: Details, request: Any
+    ) -> Any:
+        return await continuation(self._with_token(client_call_details), request)
+
+
+class _UnaryStream(_Bearer, grpc.aio.UnaryStreamClientInterceptor):
+    async def intercept_unary_stream(
+        self, continuation: _Continuation, client_call_details: Details, request: Any
+    ) -> Any:
+        return await continuation(self._with_token(client_call_details), request)
+
+
+class _StreamUnary(_Bearer, grpc.aio.StreamUnaryClientInterceptor):
+    async def intercept_stream_unary(
+        self, continuation: _Continuation, client_call_details: Details, request_iterator: Any
+    ) -> Any:
+        return await continuation(self._with_token(client_call_details), request_iterator)
+
+
+class _StreamStream(_Bearer, grpc.aio.StreamStreamClientInterceptor):
+    async def intercept_stream_stream(
+        self, continuation: _Continuation, client_call_details: Details, request_iterator: Any
+    ) -> Any:
+        return await continuation(self._with_token(client_call_details), request_iterator)

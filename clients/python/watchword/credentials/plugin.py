@@ -1,0 +1,45 @@
+"""The bearer token as call credentials, which gRPC sends on encrypted channels only."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import grpc
+
+from watchword.credentials.source import StaticToken, TokenSource, TokenSourceError
+
+AUTHORIZATION_KEY: Final = "authorization"
+
+
+def source_of(token: TokenSource | str) -> TokenSource:
+    """A source as it is, a string as one."""
+    return StaticToken(token) if isinstance(token, str) else token
+
+
+def bearer_value(source: TokenSource) -> str:
+    """The value of the `authorization` entry. Raises TokenSourceError."""
+    return "Bearer " + source.token()
+
+
+def call_credentials(token: TokenSource | str) -> grpc.CallCredentials:
+    """Credentials for `grpc.composite_channel_credentials` or a call's `credentials=`, in either stack.
+
+    A call whose source has no token fails with UNAVAILABLE and says where it was looked for.
+    """
+    return grpc.metadata_call_credentials(_BearerPlugin(source_of(token)), name="watchword-bearer")
+
+
+class _BearerPlugin(grpc.AuthMetadataPlugin):
+    def __init__(self, source: TokenSource) -> None:
+        self._source: Final = source
+
+    def __call__(self, context: grpc.AuthMetadataContext, callback: grpc.AuthMetadataPluginCallback) -> None:
+        try:
+            value = bearer_value(self._source)
+        except TokenSourceError as error:
+            callback((), error)
+        except Exception:
+            # Text that is not our own could hold the token, and gRPC puts it into the status.
+            callback((), TokenSourceError("the token source failed"))
+        else:
+            callback(((AUTHORIZATION_KEY, value),), None)

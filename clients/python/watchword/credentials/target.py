@@ -1,0 +1,65 @@
+"""Whether a gRPC target stays on this machine, so that a token may go there in the clear (RFC 6750 section 5.3)."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import Final
+
+_LOCAL_SCHEMES: Final = ("unix:", "unix-abstract:")
+
+
+class PlaintextRefusedError(ValueError):
+    """A token was about to travel a network unencrypted."""
+
+
+def refuse_plaintext_on_network(target: str) -> None:
+    """Raises PlaintextRefusedError unless `target` is a Unix socket or names loopback addresses only."""
+    if not is_local(target):
+        raise PlaintextRefusedError(
+            f"{target!r} is not on this machine and the channel is not encrypted: a listener could take the token. "
+            "Use TLS, or, where something below gRPC encrypts, allow_plaintext_on_network_danger=True"
+        )
+
+
+def is_local(target: str) -> bool:
+    """Whether every address that `target` can stand for is this machine's own.
+
+    Understands the name syntax of gRPC (grpc/doc/naming.md): `host:port`, `[::1]:port`, `dns:///host:port`,
+    `ipv4:a:p,b:p`, `ipv6:...`, `unix:path`. Only numbers and the very name `localhost` count: any other name is what
+    some resolver says. What is not understood is not local.
+    """
+    if target.startswith(_LOCAL_SCHEMES):
+        return True
+    for scheme in ("ipv4:", "ipv6:"):
+        if target.startswith(scheme):
+            return all(_is_loopback(one, names=False) for one in target[len(scheme) :].lstrip("/").split(","))
+    for scheme in ("dns:", "passthrough:"):
+        if target.startswith(scheme):
+            rest = target[len(scheme) :]
+            if rest.startswith("//"):
+                authority, slash, rest = rest[2:].partition("/")
+                # `dns://server/name` asks that server, which may answer for localhost as it likes.
+                if authority or not slash:
+                    return False
+            return _is_loopback(rest)
+    return _is_loopback(target)
+
+
+def _is_loopback(address: str, *, names: bool = True) -> bool:
+    if address.startswith("["):
+        host, bracket, port = address[1:].partition("]")
+        if not bracket or (port and not port.startswith(":")):
+            return False
+        port = port[1:]
+    elif address.count(":") > 1:
+        host, port = address, ""
+    else:
+        host, _, port = address.partition(":")
+    if port and not (port.isascii() and port.isdigit()):
+        return False
+    if names and host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

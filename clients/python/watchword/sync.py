@@ -1,0 +1,13 @@
+"""For blocking gRPC: protect a thread-pool server, and call one.
+
+    server = grpc.server(pool, interceptors=[ServerInterceptor(verifier, Policy(orders_pb2.DESCRIPTOR))])
+
+where `verifier` is RemoteVerifier(connect("authority:7600", token=TokenFile("..."))).
+"""
+
+from watchword.credentials.client_sync import bearer_interceptor, connect
+from watchword.credentials.plugin import call_credentials
+from watchword.interceptor.server_sync import ServerInterceptor
+from watchword.verifier.remote_sync import RemoteVerifier
+
+__all__ = ["RemoteVerifier", "ServerInterceptor", "bearer_interceptor", "call_credentials", "connect"]
