@@ -12,6 +12,8 @@ from watchword_server.transport.health import HealthService
 from watchword_server.transport.server import BoundServer
 
 STREAMS_END_SECONDS_MAX: Final = 5.0
+SETTLE_SECONDS: Final = 0.2
+"""How long new calls are refused by their handlers before the server stops taking them."""
 
 
 class StopRequest:
@@ -44,17 +46,23 @@ async def drain(
     health: HealthService,
     *,
     end_streams: Sequence[Callable[[], Awaitable[None]]] = (),
+    refuse_calls: Callable[[], None] = lambda: None,
     grace_seconds: float,
     hurried: asyncio.Event,
 ) -> bool:
     """Stops `bound` within about `grace_seconds`, at once when `hurried` is set. True if nothing was cut off.
 
     Health says NOT_SERVING before anything else. Streams end before the server stops taking calls, because grpcio lets
-    an open stream use up the whole grace. New calls are then refused as UNAVAILABLE, which a client may retry
-    elsewhere; a call that was accepted is finished.
+    an open stream use up the whole grace. Then `refuse_calls` makes handlers answer new calls with UNAVAILABLE, which a
+    client may retry elsewhere, for a moment: calls that grpcio's core holds in its queue when it stops end as
+    CANCELLED, which no client retries, so the queue is emptied first. A call that was accepted is finished.
     """
     health.drain()
     if not await _unless_hurried(_end_all(end_streams), hurried):
+        await bound.abandon()
+        return False
+    refuse_calls()
+    if not await _unless_hurried(asyncio.sleep(SETTLE_SECONDS), hurried):
         await bound.abandon()
         return False
     # grpcio cancels whatever is left when the grace is over, and so does native.

@@ -16,6 +16,7 @@ from grpc_health.v1 import health_pb2
 
 SERVICE_NAME: Final = "grpc.health.v1.Health"
 WATCHES_MAX: Final = 64
+PROBE_SECONDS_MAX: Final = 5.0
 _Status = health_pb2.HealthCheckResponse
 
 
@@ -48,11 +49,17 @@ class HealthService:
         self._draining = True
         self._notify()
 
-    async def keep_current(self, probe: Callable[[], Awaitable[bool]], *, interval_seconds: float) -> None:
-        """Asks `probe` again and again, until cancelled. A probe that fails or outlasts the interval means no."""
+    async def keep_current(
+        self,
+        probe: Callable[[], Awaitable[bool]],
+        *,
+        interval_seconds: float,
+        timeout_seconds: float = PROBE_SECONDS_MAX,
+    ) -> None:
+        """Asks `probe` again and again, until cancelled. A probe that fails or takes too long means no."""
         while True:
             try:
-                async with asyncio.timeout(interval_seconds):
+                async with asyncio.timeout(timeout_seconds):
                     serving = await probe()
             except Exception:
                 serving = False
