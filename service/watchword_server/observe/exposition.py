@@ -27,11 +27,11 @@ class Exposition:
     def __init__(self, registry: CollectorRegistry, address: ListenAddress) -> None:
         """Binds at once. Raises ExpositionError."""
         # A class of our own each time, because the timeout and the registry are attributes of the handler's class.
-        handler = type("Handler", (MetricsHandler.factory(registry),), {"timeout": REQUEST_SECONDS_MAX})
+        self.handler = type("Handler", (MetricsHandler.factory(registry),), {"timeout": REQUEST_SECONDS_MAX})
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
         server_class = type("Server", (HTTPServer,), {"address_family": family})
         try:
-            self._server: HTTPServer = server_class((address.host, address.port), handler)
+            self._server: HTTPServer = server_class((address.host, address.port), self.handler)
         except OSError as error:
             raise ExpositionError(
                 f"cannot serve metrics on {address.target}: {error.strerror}. Stop what uses it, or set"

@@ -30,9 +30,9 @@ class Masker:
     """
 
     def __init__(self, *, token_prefix: str = PREFIX_DEFAULT, secrets: Iterable[str] = ()) -> None:
-        self._own = re.compile(
-            f"(?P<head>{re.escape(token_prefix)}[0-9A-Za-z]{{{ID_LENGTH}}})[0-9A-Za-z]+",
-        )
+        prefix = re.escape(token_prefix)
+        # Not into the next token's prefix: of two that touch, the second would no longer be recognised.
+        self._own = re.compile(f"(?P<head>{prefix}[0-9A-Za-z]{{{ID_LENGTH}}})(?:(?!{prefix})[0-9A-Za-z])+")
         literals = {form for secret in secrets for form in _spellings(secret) if len(form) >= _LITERAL_LENGTH_MIN}
         # The longest first, or a secret that contains another would be masked in part.
         ordered = sorted(literals, key=len, reverse=True)
