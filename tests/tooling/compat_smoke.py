@@ -1,0 +1,200 @@
+"""The client library at work with whatever versions are installed: every module imported, and calls of all four kinds
+through both interceptors and both kinds of channel.
+
+A program and not a test: the environments that run it have the base install of the library and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import pkgutil
+import sys
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from typing import Any
+
+import grpc
+import grpc.aio
+
+import watchword
+import watchword.aio
+import watchword.sync
+from watchword.identity import current_identity
+from watchword.policy import Policy
+from watchword.status import error_info
+from watchword.testing import FakeAuthority
+from watchword.v1 import token_service_pb2, token_service_pb2_grpc
+
+SERVICE = "compat.v1.Echo"
+KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
+SECONDS_MAX = 20.0
+MESSAGES = [b"a", b"b"]
+
+
+def import_everything() -> int:
+    """Imports every module of the library; how many."""
+    names = [module.name for module in pkgutil.walk_packages(watchword.__path__, "watchword.")]
+    for name in names:
+        importlib.import_module(name)
+    return len(names)
+
+
+def policy() -> Policy:
+    return Policy(table={f"/{SERVICE}/{kind}": ["echo.say"] for kind in KINDS})
+
+
+def caller() -> bytes:
+    return current_identity().subject.encode()
+
+
+class AioEcho:
+    """Each handler proves that it knows its caller."""
+
+    async def unary_unary(self, request: bytes, _: object) -> bytes:
+        return caller() + request
+
+    async def unary_stream(self, request: bytes, _: object) -> AsyncIterator[bytes]:
+        for _again in MESSAGES:
+            yield caller() + request
+
+    async def stream_unary(self, requests: AsyncIterator[bytes], _: object) -> bytes:
+        return caller() + b"".join([request async for request in requests])
+
+    async def stream_stream(self, requests: AsyncIterator[bytes], _: object) -> AsyncIterator[bytes]:
+        async for request in requests:
+            yield caller() + request
+
+
+class SyncEcho:
+    """As AioEcho, for the thread-pool server."""
+
+    def unary_unary(self, request: bytes, _: object) -> bytes:
+        return caller() + request
+
+    def unary_stream(self, request: bytes, _: object) -> Iterator[bytes]:
+        for _again in MESSAGES:
+            yield caller() + request
+
+    def stream_unary(self, requests: Iterator[bytes], _: object) -> bytes:
+        return caller() + b"".join(requests)
+
+    def stream_stream(self, requests: Iterator[bytes], _: object) -> Iterator[bytes]:
+        for request in requests:
+            yield caller() + request
+
+
+EXPECTED: dict[str, Any] = {
+    "unary_unary": b"alicea",
+    "unary_stream": [b"alicea", b"alicea"],
+    "stream_unary": b"aliceab",
+    "stream_stream": [b"alicea", b"aliceb"],
+}
+
+
+def handlers(echo: object) -> grpc.GenericRpcHandler:
+    return grpc.method_handlers_generic_handler(
+        SERVICE, {kind: getattr(grpc, f"{kind}_rpc_method_handler")(getattr(echo, kind)) for kind in KINDS}
+    )
+
+
+def expect(found: object, expected: object, what: str) -> None:
+    # Not an assert: python -O must not turn this program into one that always succeeds.
+    if found != expected:
+        raise SystemExit(f"{what}: expected {expected!r}, got {found!r}")
+
+
+def expect_refusal(error: grpc.RpcError, code: grpc.StatusCode, reason: str, what: str) -> None:
+    info = error_info(error)
+    expect((error.code(), info and info.reason), (code, reason), what)
+
+
+async def aio_call(channel: grpc.aio.Channel, kind: str) -> Any:
+    call = getattr(channel, kind)(f"/{SERVICE}/{kind}")
+    answer = call(iter(MESSAGES) if kind.startswith("stream") else MESSAGES[0], timeout=SECONDS_MAX)
+    return [one async for one in answer] if kind.endswith("stream") else await answer
+
+
+def sync_call(channel: grpc.Channel, kind: str) -> Any:
+    call = getattr(channel, kind)(f"/{SERVICE}/{kind}")
+    answer = call(iter(MESSAGES) if kind.startswith("stream") else MESSAGES[0], timeout=SECONDS_MAX)
+    return list(answer) if kind.endswith("stream") else answer
+
+
+async def check_aio(authority: FakeAuthority) -> None:
+    server = grpc.aio.server(interceptors=[watchword.aio.ServerInterceptor(authority.verifier("echo"), policy())])
+    server.add_generic_rpc_handlers((handlers(AioEcho()),))
+    target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    await server.start()
+    token = authority.issue("alice", scopes=["echo.*"], audiences=["echo"])
+    try:
+        async with watchword.aio.connect(target, token=token) as channel:
+            for kind in KINDS:
+                expect(await aio_call(channel, kind), EXPECTED[kind], f"aio {kind}")
+        for what, code, reason, other in refusals(authority, token):
+            async with watchword.aio.connect(target, token=other) as channel:
+                for kind in KINDS:
+                    try:
+                        await aio_call(channel, kind)
+                    except grpc.RpcError as error:
+                        expect_refusal(error, code, reason, f"aio {kind}, {what}")
+                    else:
+                        raise SystemExit(f"aio {kind}: admitted with {what}")
+    finally:
+        await server.stop(0)
+
+
+def check_sync(authority: FakeAuthority) -> None:
+    interceptor = watchword.sync.ServerInterceptor(authority.blocking_verifier("echo"), policy())
+    server = grpc.server(ThreadPoolExecutor(4), interceptors=[interceptor])
+    server.add_generic_rpc_handlers((handlers(SyncEcho()),))
+    target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    token = authority.issue("alice", scopes=["echo.*"], audiences=["echo"])
+    try:
+        with watchword.sync.connect(target, token=token) as channel:
+            for kind in KINDS:
+                expect(sync_call(channel, kind), EXPECTED[kind], f"sync {kind}")
+        for what, code, reason, other in refusals(authority, token):
+            with watchword.sync.connect(target, token=other) as channel:
+                for kind in KINDS:
+                    try:
+                        sync_call(channel, kind)
+                    except grpc.RpcError as error:
+                        expect_refusal(error, code, reason, f"sync {kind}, {what}")
+                    else:
+                        raise SystemExit(f"sync {kind}: admitted with {what}")
+    finally:
+        server.stop(0).wait()
+
+
+def refusals(authority: FakeAuthority, good: str) -> Iterator[tuple[str, grpc.StatusCode, str, str]]:
+    """Tokens that must not be admitted, the good one among them once it is revoked."""
+    weak = authority.issue("alice", scopes=["echo.listen"], audiences=["echo"])
+    yield "a missing scope", grpc.StatusCode.PERMISSION_DENIED, "SCOPE_MISSING", weak
+    foreign = authority.issue("alice", scopes=["echo.*"], audiences=["till"])
+    yield "another audience", grpc.StatusCode.UNAUTHENTICATED, "TOKEN_INACTIVE", foreign
+    authority.revoke(good)
+    yield "a revoked token", grpc.StatusCode.UNAUTHENTICATED, "TOKEN_INACTIVE", good
+
+
+def check_generated_code() -> None:
+    """Messages survive their own encoding, and the stub has the methods."""
+    request = token_service_pb2.ValidateRequest(token="t", required_scopes=["orders.read"])
+    expect(token_service_pb2.ValidateRequest.FromString(request.SerializeToString()), request, "round trip")
+    with grpc.insecure_channel("127.0.0.1:1") as channel:
+        expect(hasattr(token_service_pb2_grpc.TokenServiceStub(channel), "Validate"), True, "stub")
+
+
+def main() -> None:
+    count = import_everything()
+    check_generated_code()
+    asyncio.run(check_aio(FakeAuthority()))
+    check_sync(FakeAuthority())
+    found = ", ".join(f"{name} {version(name)}" for name in ("grpcio", "protobuf", "googleapis-common-protos"))
+    sys.stdout.write(f"{found}: {count} modules, both interceptors, all four kinds of call\n")
+
+
+if __name__ == "__main__":
+    main()
