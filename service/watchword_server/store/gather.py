@@ -92,6 +92,9 @@ class Gatherer(Generic[Q, A]):
         self._observe(len(batch))
         try:
             answers = await self._send([request for request, _ in batch])
+            if len(answers) != len(batch):
+                # Whose answer is whose? Nobody's, or one caller would get another's.
+                raise StoreError(f"{len(answers)} answers to {len(batch)} requests")
         except BaseException as error:
             failure = error if isinstance(error, Exception) else StoreUnavailableError("the store is closing")
             for _, future in batch:
