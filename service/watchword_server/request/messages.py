@@ -9,7 +9,7 @@ from typing import Final
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from watchword.token import format_token_id
+from watchword.token import ParsedToken, format_token_id
 from watchword.v1 import audit_service_pb2 as audit_pb
 from watchword.v1 import token_service_pb2 as pb
 from watchword_server.answer.errors import FieldsInvalidError
@@ -19,9 +19,8 @@ from watchword_server.store.contract import AuditEvent, Position, ScopeEntry, Sn
 
 # How long a verifier under a live lease may keep an answer: see design of the cache.
 CACHEABLE_ACTIVE_MAX: Final = timedelta(hours=1)
-CACHEABLE_INACTIVE: Final = Duration(seconds=60)
-_INACTIVE: Final = pb.InactiveToken()
-_CACHEABLE_ACTIVE: Final = Duration(seconds=int(CACHEABLE_ACTIVE_MAX.total_seconds()))
+CACHEABLE_INACTIVE_SECONDS: Final = 60
+_CACHEABLE_ACTIVE_SECONDS: Final = int(CACHEABLE_ACTIVE_MAX.total_seconds())
 # Sums of dates end at year 9999; protobuf's durations may be longer (10,000 years).
 _DURATION_SECONDS_MAX: Final = 315_576_000_000
 
@@ -41,7 +40,8 @@ def duration_of(message: Duration, path: str) -> timedelta:
     if abs(message.seconds) > _DURATION_SECONDS_MAX or abs(message.nanos) > 999_999_999 or not same_sign:
         raise FieldsInvalidError([(path, "is not a valid duration")])
     try:
-        return timedelta(seconds=message.seconds, microseconds=message.nanos / 1000)
+        # Rounded down: a fraction of a second is never the whole one that a limit asks for.
+        return timedelta(seconds=message.seconds, microseconds=message.nanos // 1000)
     except OverflowError:
         raise FieldsInvalidError([(path, "is too long")]) from None
 
@@ -98,31 +98,41 @@ def token_message(record: TokenRecord, now: datetime) -> pb.Token:
     return message
 
 
-def verdict_message(verdict: Verdict, snapshot: Snapshot, position: pb.Position) -> pb.ValidateResponse:
-    """What a verifier is told. Every reason for "no" looks the same."""
-    reason = verdict.reason
-    if reason is not Reason.ACTIVE and reason is not Reason.SCOPE_MISSING:
-        return pb.ValidateResponse(inactive=_INACTIVE, position=position, cacheable_for=CACHEABLE_INACTIVE)
-    record = verdict.record
-    assert record is not None
-    life = record.expires_at - snapshot.now
-    remaining = duration_message(life)
-    active = pb.ActiveToken(
-        token_id=format_token_id(record.token_id),
-        subject=record.subject,
-        scopes=record.scopes,
-        audiences=record.audiences,
-        remaining=remaining,
-        metadata=record.metadata or None,
-    )
-    cacheable_for = remaining if life < CACHEABLE_ACTIVE_MAX else _CACHEABLE_ACTIVE
+def verdict_message(verdict: Verdict, token: ParsedToken | None, snapshot: Snapshot) -> pb.ValidateResponse:
+    """What a verifier is told of a token it presented. Every reason for "no" looks the same.
+
+    Fields are assigned one by one: building nested messages first and copying them costs twice as much.
+    """
+    message = pb.ValidateResponse()
+    message.position.epoch = snapshot.position.epoch.bytes
+    message.position.number = snapshot.position.number
+    reason, record = verdict.reason, verdict.record
     if reason is Reason.ACTIVE:
-        return pb.ValidateResponse(active=active, position=position, cacheable_for=cacheable_for)
-    return pb.ValidateResponse(
-        insufficient=pb.InsufficientToken(token=active, missing_scopes=verdict.missing),
-        position=position,
-        cacheable_for=cacheable_for,
-    )
+        active = message.active
+    elif reason is Reason.SCOPE_MISSING:
+        message.insufficient.missing_scopes.extend(verdict.missing)
+        active = message.insufficient.token
+    else:
+        message.inactive.SetInParent()
+        message.cacheable_for.seconds = CACHEABLE_INACTIVE_SECONDS
+        return message
+    assert record is not None
+    assert token is not None
+    active.token_id = token.id_text
+    active.subject = record.subject
+    active.scopes.extend(record.scopes)
+    active.audiences.extend(record.audiences)
+    if record.metadata:
+        active.metadata.update(record.metadata)
+    life = record.expires_at - snapshot.now
+    remaining = active.remaining
+    remaining.seconds = life.days * 86_400 + life.seconds
+    remaining.nanos = life.microseconds * 1000
+    if life < CACHEABLE_ACTIVE_MAX:
+        message.cacheable_for.CopyFrom(remaining)
+    else:
+        message.cacheable_for.seconds = _CACHEABLE_ACTIVE_SECONDS
+    return message
 
 
 def explanation_message(verdict: Verdict) -> pb.Explanation:
