@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 from watchword.token import ParsedToken, new_token, new_token_id
-from watchword_server.answer.callers import Caller
 from watchword_server.answer.errors import (
     CallerUnknownError,
     FieldsInvalidError,
@@ -60,7 +60,7 @@ class Issuing:
         self._ttl_max = ttl_max
         self._catalogue: frozenset[str] = frozenset()
 
-    async def issue(self, caller: Caller, order: IssueOrder, now: datetime) -> IssuedToken:
+    async def issue(self, caller: TokenRecord, actor: Actor, order: IssueOrder, now: datetime) -> IssuedToken:
         """Issues for an authenticated caller. `now` is the database's clock at the read that authenticated it.
 
         Raises FieldsInvalidError, GrantMissingError, RequestIdUsedError, CallerUnknownError (the caller was revoked
@@ -78,7 +78,7 @@ class Issuing:
             raise GrantMissingError(
                 "no single grant of the calling token covers these scopes, subject, audiences and grants together"
             )
-        return await self._store_new(order, now, caller.actor, issued_by=caller)
+        return await self._store_new(order, now, actor, issued_by=caller.token_id)
 
     async def issue_unasked(self, order: IssueOrder, now: datetime, actor: Actor) -> IssuedToken:
         """Issues with nobody's authority but that over the server's own machine: bootstrap."""
@@ -110,7 +110,7 @@ class Issuing:
             faults.add(f"scopes[{scopes.index(scope)}]", description)
 
     async def _store_new(
-        self, order: IssueOrder, now: datetime, actor: Actor, *, issued_by: Caller | None
+        self, order: IssueOrder, now: datetime, actor: Actor, *, issued_by: UUID | None
     ) -> IssuedToken:
         ttl = order.ttl if order.ttl is not None else self._ttl_default
         # The id carries the end in whole milliseconds, and the row must not outlive its id.
@@ -128,7 +128,7 @@ class Issuing:
             grants=order.grants,
             created_at=now,
             expires_at=expires_at,
-            issued_by=issued_by.token_id if issued_by is not None else None,
+            issued_by=issued_by,
             name=order.name,
             metadata=order.metadata,
         )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from watchword_server.answer.callers import Caller
 from watchword_server.answer.errors import FieldsInvalidError, GrantMissingError, ScopeOwnedError
 from watchword_server.rules.fields import REGISTRATIONS_MAX, Faults
 from watchword_server.rules.grants import covers_scope_name
-from watchword_server.store.contract import ScopeEntry, ScopeOwned, Store
+from watchword_server.rules.tokens import TokenRecord
+from watchword_server.store.contract import Actor, ScopeEntry, ScopeOwned, Store
 
 
 class Registering:
@@ -17,7 +17,7 @@ class Registering:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def register(self, caller: Caller, scopes: Sequence[tuple[str, str]]) -> int:
+    async def register(self, caller: TokenRecord, actor: Actor, scopes: Sequence[tuple[str, str]]) -> int:
         """Registers pairs of name and description, all or nothing; how many names are new.
 
         Raises FieldsInvalidError, GrantMissingError, ScopeOwnedError, and the store's errors.
@@ -34,7 +34,7 @@ class Registering:
             if not covers_scope_name(caller.grants, name):
                 raise GrantMissingError(f"no grant of the calling token covers the scope '{name}'", {"scope": name})
         entries = [ScopeEntry(name, description, caller.subject) for name, description in scopes]
-        outcome = await self._store.register_scopes(entries, caller.actor)
+        outcome = await self._store.register_scopes(entries, actor)
         if isinstance(outcome, ScopeOwned):
             raise ScopeOwnedError(outcome.name, outcome.owner)
         return outcome

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from watchword.token import ParsedToken
-from watchword_server.answer.callers import Caller
 from watchword_server.answer.errors import FieldsInvalidError, GrantMissingError
 from watchword_server.answer.proof import Digests, proves
 from watchword_server.rules.fields import Faults
-from watchword_server.store.contract import Revocation, Revoked, Selector, Snapshot, Store
+from watchword_server.rules.tokens import TokenRecord
+from watchword_server.store.contract import Actor, Revocation, Revoked, Selector, Snapshot, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Revoking:
         self._store = store
         self._digests = digests
 
-    async def revoke(self, caller: Caller, order: RevokeOrder, snapshot: Snapshot) -> Revoked:
+    async def revoke(self, caller: TokenRecord, actor: Actor, order: RevokeOrder, snapshot: Snapshot) -> Revoked:
         """Ends what the order names, within the caller's reach.
 
         Raises FieldsInvalidError, GrantMissingError (a single token named by id lies outside the caller's grants),
@@ -42,19 +42,19 @@ class Revoking:
             faults.name("subject", order.selector.subject)
         if faults.found:
             raise FieldsInvalidError(faults.found)
-        revoked = await self._store.revoke(self._revocation(caller, order, snapshot))
+        revoked = await self._store.revoke(self._revocation(caller, actor, order, snapshot))
         if revoked.out_of_reach and not revoked.count and order.selector.token_id is not None:
             raise GrantMissingError("the token lies outside the grants of the calling token")
         return revoked
 
-    def _revocation(self, caller: Caller, order: RevokeOrder, snapshot: Snapshot) -> Revocation:
+    def _revocation(self, caller: TokenRecord, actor: Actor, order: RevokeOrder, snapshot: Snapshot) -> Revocation:
         if order.presented is None:
-            return Revocation(order.selector, caller.actor, order.reason, order.cascade, within=caller.grants)
+            return Revocation(order.selector, actor, order.reason, order.cascade, within=caller.grants)
         # Whoever holds the whole token may end it, whatever else they may do.
         token_id: UUID = order.presented.token_id
         return Revocation(
             Selector(token_id=token_id),
-            caller.actor,
+            actor,
             order.reason,
             order.cascade,
             within=caller.grants,

@@ -13,19 +13,20 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 
 from watchword.bearer import bearer_token
 from watchword.token import MalformedTokenError, ParsedToken, parse_token
-from watchword_server.answer.callers import Caller, authenticate
+from watchword_server.answer.callers import authenticate
 from watchword_server.answer.errors import CallerUnknownError, DeadlineTooNearError, FieldsInvalidError
 from watchword_server.answer.proof import Digests
 from watchword_server.request.access import Access
 from watchword_server.request.status import Answer, answer_for, internal, overloaded
-from watchword_server.store.contract import Snapshot, Store
+from watchword_server.rules.tokens import TokenRecord
+from watchword_server.store.contract import Actor, Snapshot, Store
 
 R = TypeVar("R", bound=Message)
 _log = logging.getLogger(__name__)
@@ -51,18 +52,24 @@ class Permits:
         self.under_way = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Call(Generic[R]):
+class Call(NamedTuple, Generic[R]):
     """A decoded, authenticated call.
 
     `tokens` are those that the request presents, in order, None for text that is not a token; `snapshot` holds the rows
     of those that exist.
     """
 
-    caller: Caller
+    caller: TokenRecord
     request: R
     tokens: Sequence[ParsedToken | None]
     snapshot: Snapshot
+    peer: Callable[[], str]
+    """The caller's network address; asked for only where it is written down."""
+
+    @property
+    def actor(self) -> Actor:
+        """The caller as the audit log has it."""
+        return Actor(self.caller.subject, self.caller.token_id, self.peer())
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,13 +160,13 @@ def _carry_out(method: Method[R], access: Access, surroundings: Surroundings) ->
         required = access.scopes
         if access.presenting and request is not None and getattr(request, access.presenting):
             required = ()
-        caller = authenticate(digests, bearer, snapshot, required=required, peer=context.peer)
+        caller = authenticate(digests, bearer, snapshot, required=required)
         if fault is not None:
             raise fault
         assert request is not None
         if method.writes and (context.time_remaining() or WRITE_SECONDS_MIN) < WRITE_SECONDS_MIN:
             raise DeadlineTooNearError
-        return await answer(Call(caller, request, tokens, snapshot))
+        return await answer(Call(caller, request, tokens, snapshot, context.peer))
 
     return carry_out
 

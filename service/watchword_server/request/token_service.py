@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+from watchword.scope import is_scope
 from watchword.token import ParsedToken
 from watchword.v1 import token_service_pb2 as pb
 from watchword_server.answer.errors import FieldsInvalidError, TokenNotFoundError
@@ -16,7 +17,7 @@ from watchword_server.answer.register import Registering
 from watchword_server.answer.revoke import RevokeOrder, Revoking
 from watchword_server.request import messages, pages
 from watchword_server.request.pipeline import Call, Method
-from watchword_server.rules.fields import BATCH_MAX, Faults
+from watchword_server.rules.fields import BATCH_MAX, SCOPES_MAX, Faults
 from watchword_server.rules.tokens import TokenRecord
 from watchword_server.rules.verdicts import Reason, Verdict, judge
 from watchword_server.store.contract import Selector, Snapshot, Store, TokenQuery
@@ -63,17 +64,15 @@ class TokenService:
         required = call.request.required_scopes
         if required:
             _check_required([required])
-        position = messages.position_message(call.snapshot.position)
-        return self._verdict(call.tokens[0], call.snapshot, call.caller.subject, required, position)
+        return self._verdict(call.tokens[0], call.snapshot, call.caller.subject, required)
 
     async def batch_validate(self, call: Call[pb.BatchValidateRequest]) -> pb.BatchValidateResponse:
         """Many verdicts at one instant."""
         requests, snapshot, verifier = call.request.requests, call.snapshot, call.caller.subject
         _check_required([request.required_scopes for request in requests])
-        position = messages.position_message(snapshot.position)
         return pb.BatchValidateResponse(
             responses=[
-                self._verdict(token, snapshot, verifier, request.required_scopes, position)
+                self._verdict(token, snapshot, verifier, request.required_scopes)
                 for token, request in zip(call.tokens, requests, strict=True)
             ]
         )
@@ -84,11 +83,10 @@ class TokenService:
         snapshot: Snapshot,
         verifier: str,
         required: Sequence[str],
-        position: pb.Position,
     ) -> pb.ValidateResponse:
         verdict = examine(self._digests, token, snapshot, verifier=verifier, required=required)
         self._count_verdict(verdict.reason)
-        return messages.verdict_message(verdict, snapshot, position)
+        return messages.verdict_message(verdict, token, snapshot)
 
     async def issue(self, call: Call[pb.IssueRequest]) -> pb.IssueResponse:
         """A new token; its secret leaves the server here."""
@@ -103,7 +101,7 @@ class TokenService:
             metadata=dict(request.metadata),
             request_id=request.request_id,
         )
-        issued = await self._issuing.issue(call.caller, order, call.snapshot.now)
+        issued = await self._issuing.issue(call.caller, call.actor, order, call.snapshot.now)
         return pb.IssueResponse(
             secret=issued.token.text.decode("ascii"), token=messages.token_message(issued.record, call.snapshot.now)
         )
@@ -125,7 +123,7 @@ class TokenService:
             case _:
                 raise FieldsInvalidError([("target", "one of token, token_id, subject or issued_by is required")])
         order = RevokeOrder(presented, selector, request.reason, request.cascade)
-        revoked = await self._revoking.revoke(call.caller, order, call.snapshot)
+        revoked = await self._revoking.revoke(call.caller, call.actor, order, call.snapshot)
         return pb.RevokeResponse(
             revoked_count=revoked.count,
             out_of_reach_count=revoked.out_of_reach,
@@ -205,7 +203,9 @@ class TokenService:
     async def register_scopes(self, call: Call[pb.RegisterScopesRequest]) -> pb.RegisterScopesResponse:
         """Adds scopes to the catalogue."""
         scopes = [(scope.name, scope.description) for scope in call.request.scopes]
-        return pb.RegisterScopesResponse(registered_count=await self._registering.register(call.caller, scopes))
+        return pb.RegisterScopesResponse(
+            registered_count=await self._registering.register(call.caller, call.actor, scopes)
+        )
 
     async def _record(
         self, call: Call[pb.GetTokenRequest] | Call[pb.ListScopesRequest], target: str | None, token_id: str
@@ -241,13 +241,13 @@ def _well_formed(call: Call[pb.RevokeRequest] | Call[pb.GetTokenRequest] | Call[
 
 
 def _check_required(lists: Sequence[Sequence[str]]) -> None:
+    if all(len(required) <= SCOPES_MAX and all(map(is_scope, required)) for required in lists):
+        return
     faults = Faults()
     for at, required in enumerate(lists):
-        if required:
-            path = "required_scopes" if len(lists) == 1 else f"requests[{at}].required_scopes"
-            faults.required_scopes(path, required)
-    if faults.found:
-        raise FieldsInvalidError(faults.found)
+        path = "required_scopes" if len(lists) == 1 else f"requests[{at}].required_scopes"
+        faults.required_scopes(path, required)
+    raise FieldsInvalidError(faults.found)
 
 
 def _token_field(request: pb.ValidateRequest) -> Sequence[str]:

@@ -7,9 +7,9 @@ so the secret is proved before anything else about the row is looked at.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 from watchword.scope import missing_scopes
 from watchword_server.rules.tokens import WATCHWORD, TokenRecord
@@ -28,8 +28,7 @@ class Reason(StrEnum):
     AUDIENCE_MISMATCH = "audience_mismatch"
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """An answer, not an exception. Not to be truth-tested: `if verdict:` would be a fail-open check."""
 
     reason: Reason

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
@@ -39,12 +39,14 @@ class Position:
 class Snapshot:
     """Tokens as they stood at one position, with the database's clock at that moment.
 
-    Shared by all who asked at once: `rows` may hold more than one asked for.
+    Shared by all who asked at once: `rows` may hold more than one asked for. `authenticated` is for answer/callers.py,
+    so that a caller with thirty calls at one moment is proved once.
     """
 
     rows: Mapping[UUID, TokenRecord]
     position: Position
     now: datetime
+    authenticated: dict[tuple[bytes, tuple[str, ...]], TokenRecord] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +182,7 @@ class Store(Protocol):
     """Every method raises StoreUnavailableError or StoreOverloadedError. Writes run to their end once begun, whatever
     becomes of the caller, and are atomic with their audit event."""
 
-    async def read(self, token_ids: Sequence[UUID]) -> Snapshot:
+    def read(self, token_ids: Sequence[UUID]) -> Awaitable[Snapshot]:
         """The rows of these ids, where they exist, as of now or later, never earlier."""
         ...
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -62,9 +62,9 @@ class PostgresStore:
         self._revocations = Revocations(database, queue_max=queue_max)
         self._catalogue = Catalogue(database)
 
-    async def read(self, token_ids: Sequence[UUID]) -> Snapshot:
+    def read(self, token_ids: Sequence[UUID]) -> Awaitable[Snapshot]:
         """See the contract."""
-        return await self._lookups.submit(token_ids)
+        return self._lookups.submit(token_ids)
 
     async def issue(self, token: NewToken) -> IssueOutcome:
         """See the contract."""

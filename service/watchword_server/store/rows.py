@@ -6,33 +6,36 @@ import json
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from watchword_server.rules.tokens import Grant, TokenRecord
 
 _NOTHING: Mapping[str, str] = {}
+_COLUMNS: Final = slice(-len(TokenRecord._fields), None)
 
 
 def record_of(row: Any) -> TokenRecord:
-    """A row with the columns of read.sql."""
-    grants = row["grants"]
-    metadata = row["metadata"]
+    """A row that ends with the columns of a TokenRecord, in its order (read.sql, list_tokens.sql)."""
+    token_id, version, digest, subject, audiences, scopes, grants, *instants, reason, issued_by, name, metadata = row[
+        _COLUMNS
+    ]
+    created_at, expires_at, revoked_at = instants
     return TokenRecord(
-        token_id=row["id"],
-        pepper_version=row["pepper_version"],
-        digest=row["digest"],
-        subject=row["subject"],
-        audiences=tuple(row["audiences"]),
-        scopes=tuple(row["scopes"]),
-        grants=() if grants is None else grants_of(grants),
-        created_at=row["created_at"],
-        expires_at=row["expires_at"],
-        revoked_at=row["revoked_at"],
-        revoke_reason=row["revoke_reason"],
-        issued_by=row["issued_by"],
-        name=row["name"] or "",
-        metadata=_NOTHING if metadata is None else json.loads(metadata),
+        token_id,
+        version,
+        digest,
+        subject,
+        audiences,
+        scopes,
+        () if grants is None else grants_of(grants),
+        created_at,
+        expires_at,
+        revoked_at,
+        reason,
+        issued_by,
+        name or "",
+        _NOTHING if metadata is None else json.loads(metadata),
     )
 
 
