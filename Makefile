@@ -65,7 +65,7 @@ types: $(STAMP) ## strict types
 
 imports: $(STAMP) ## which layer may import which
 	$(call heading,imports)
-	@$(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-logo
 
 proto: $(STAMP) ## the protos follow buf's STANDARD rules
 	$(call heading,proto lint)

@@ -3,6 +3,7 @@
 from collections import namedtuple
 
 import pytest
+
 from watchword.bearer import BearerError, bearer_token
 
 TOKEN = "ww_canary0secret"

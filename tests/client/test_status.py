@@ -4,6 +4,7 @@ import grpc
 import pytest
 from google.rpc.code_pb2 import Code
 from google.rpc.status_pb2 import Status
+
 from watchword.status import (
     DETAILS_KEY,
     FieldViolation,
