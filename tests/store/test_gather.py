@@ -71,7 +71,7 @@ async def test_request_never_joins_a_batch_already_sent() -> None:
     await turns()
     assert database.batches == [[1]]
     database.gate.set()
-    assert await asyncio.gather(early, late) == [2, 3]
+    assert list(await asyncio.gather(early, late)) == [2, 3]
     assert database.batches == [[1], [2]]
 
 
