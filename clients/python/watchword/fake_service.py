@@ -48,7 +48,9 @@ def serve(authority: FakeAuthority, address: str = "127.0.0.1:0") -> Iterator[st
         interceptors=[ServerInterceptor(authority.blocking_verifier(RESERVED), policy)],
         options=[("grpc.so_reuseport", 0)],
     )
-    pb_grpc.add_TokenServiceServicer_to_server(_TokenService(authority), server)
+    # The generated base answers UNIMPLEMENTED for what is not imitated.
+    servicer = _TokenService(authority)  # type: ignore[abstract]
+    pb_grpc.add_TokenServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port(address)
     server.start()
     try:
