@@ -255,7 +255,8 @@ def _token_field(request: pb.ValidateRequest) -> Sequence[str]:
 
 
 def _token_field_if_set(request: pb.RevokeRequest | pb.GetTokenRequest | pb.ListScopesRequest) -> Sequence[str]:
-    return (request.token,) if request.token else ()
+    # Also when it is set to nothing at all: that is a malformed token, and not none.
+    return (request.token,) if request.HasField("token") else ()
 
 
 def _batched_tokens(request: pb.BatchValidateRequest) -> Sequence[str]:
