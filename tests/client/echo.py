@@ -46,9 +46,9 @@ def generic(behaviours: Mapping[str, Any], deserializer: Any = None) -> dict[str
 @asynccontextmanager
 async def aio_echo(
     verifier: Any, behaviours: Mapping[str, Any], policy: Policy = POLICY, *, registered: bool = True
-) -> AsyncIterator[grpc.aio.Channel]:
+) -> AsyncIterator[Any]:
     server = grpc.aio.server(interceptors=[AioInterceptor(verifier, policy)])
-    handlers = behaviours if _are_handlers(behaviours) else generic(behaviours)
+    handlers = dict(behaviours) if _are_handlers(behaviours) else generic(behaviours)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     if registered:
         server.add_registered_method_handlers(SERVICE, handlers)
@@ -64,10 +64,10 @@ async def aio_echo(
 @contextmanager
 def sync_echo(
     verifier: Any, behaviours: Mapping[str, Any], policy: Policy = POLICY, threads_count: int = 8
-) -> Iterator[grpc.Channel]:
+) -> Iterator[Any]:
     with futures.ThreadPoolExecutor(threads_count) as pool:
         server = grpc.server(pool, interceptors=[SyncInterceptor(verifier, policy)])
-        handlers = behaviours if _are_handlers(behaviours) else generic(behaviours)
+        handlers = dict(behaviours) if _are_handlers(behaviours) else generic(behaviours)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
         server.add_registered_method_handlers(SERVICE, handlers)
         port = server.add_insecure_port("127.0.0.1:0")
@@ -87,7 +87,7 @@ def bearer(token: str) -> tuple[tuple[str, str], ...]:
     return (("authorization", "Bearer " + token),)
 
 
-async def aio_call(channel: grpc.aio.Channel, method: str, metadata: Any, kind: str | None = None) -> list[bytes]:
+async def aio_call(channel: Any, method: str, metadata: Any, kind: str | None = None) -> list[bytes]:
     """Calls with one request and gives all responses."""
     kind = kind or next(one for one in KINDS if method.startswith(one))
     arguments: dict[str, Any] = {"metadata": metadata, "timeout": SECONDS_MAX}
@@ -100,7 +100,7 @@ async def aio_call(channel: grpc.aio.Channel, method: str, metadata: Any, kind: 
     return [one async for one in channel.stream_stream(path(method))(iter([b"1"]), **arguments)]
 
 
-def sync_call(channel: grpc.Channel, method: str, metadata: Any, kind: str | None = None) -> list[bytes]:
+def sync_call(channel: Any, method: str, metadata: Any, kind: str | None = None) -> list[bytes]:
     """Calls with one request and gives all responses."""
     kind = kind or next(one for one in KINDS if method.startswith(one))
     arguments: dict[str, Any] = {"metadata": metadata, "timeout": SECONDS_MAX}
