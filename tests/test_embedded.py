@@ -76,6 +76,11 @@ def held_by_another_process(data_dir: Path) -> subprocess.Popen[str]:
     return holder
 
 
+def is_keeper(process: psutil.Process, data_dir: Path) -> bool:
+    command: list[str] = process.info["cmdline"] or []
+    return command[-1:] == [str(data_dir)] and any("keep()" in argument for argument in command)
+
+
 def ended(holder: subprocess.Popen[str]) -> None:
     """Closes the pipes, which lets a live holder end by itself, and waits."""
     holder.communicate(timeout=GONE_SECONDS_MAX)
@@ -155,16 +160,33 @@ def test_a_process_that_ends_without_stop_still_stops_it(data_dir: Path) -> None
     assert EmbeddedPostgres(data_dir).server_pid() is None
 
 
-def test_a_killed_server_neither_keeps_it_alive_nor_hinders_the_next(data_dir: Path) -> None:
+def test_a_killed_server_does_not_leave_it_running(data_dir: Path) -> None:
     holder = held_by_another_process(data_dir)
+    pid = EmbeddedPostgres(data_dir).server_pid()
+    assert pid is not None
+    server = psutil.Process(pid)
     holder.kill()
     ended(holder)
-    postgres = EmbeddedPostgres(data_dir)
-    orphan = postgres.server_pid()
-    assert orphan is not None
-    with postgres:
-        assert postgres.server_pid() == orphan
-    assert postgres.server_pid() is None
+    server.wait(GONE_SECONDS_MAX)
+
+
+def test_a_killed_server_does_not_hinder_the_next_which_may_start_at_once(data_dir: Path) -> None:
+    with EmbeddedPostgres(data_dir) as postgres, psycopg.connect(postgres.dsn) as connection:
+        connection.execute("create table kept (value int)")
+    for _ in range(3):
+        holder = held_by_another_process(data_dir)
+        holder.kill()
+        ended(holder)
+        with EmbeddedPostgres(data_dir) as postgres, psycopg.connect(postgres.dsn) as connection:
+            assert connection.execute("select count(*) from kept").fetchone() == (0,)
+    assert EmbeddedPostgres(data_dir).server_pid() is None
+
+
+def test_the_keeper_ends_with_the_server(data_dir: Path) -> None:
+    with EmbeddedPostgres(data_dir):
+        keepers = [process for process in psutil.process_iter(["cmdline"]) if is_keeper(process, data_dir)]
+        assert len(keepers) == 1
+    keepers[0].wait(GONE_SECONDS_MAX)
 
 
 def test_ctrl_c_in_the_terminal_does_not_reach_it(data_dir: Path) -> None:

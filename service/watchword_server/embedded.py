@@ -2,21 +2,18 @@
 
 It listens on a Unix socket in a folder only its owner can enter: that mode is the lock, so there is no password.
 Several processes may use one folder (a server, and the command line beside it); the last to leave stops PostgreSQL.
-Who is there is kept by file locks, which the kernel lets go of however a process ends, rather than by a list of pids,
-which `kill -9` leaves wrong.
+Who is there is kept by file locks rather than by a list of pids, which `kill -9` would leave wrong; a keeper stops
+PostgreSQL when the last one was killed.
 """
 
 from __future__ import annotations
 
 import atexit
-import fcntl
 import logging
 import os
 import shlex
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -25,6 +22,8 @@ from urllib.parse import quote
 import psutil
 
 from watchword_server.embedded_account import AccountError, let_through, server_account
+from watchword_server.embedded_keeper import spawn_keeper
+from watchword_server.embedded_presence import Presence
 from watchword_server.embedded_programs import EmbeddedPostgresError, Programs, log_tail
 from watchword_server.transport.listener import UNIX_PATH_BYTES_MAX
 
@@ -71,7 +70,7 @@ class EmbeddedPostgres:
         self.folder = self.data_dir / "postgres"
         self._log = logger or logging.getLogger(__name__)
         self._programs: Programs | None = None
-        self._presence: int | None = None
+        self._presence = Presence(self.data_dir)
 
     @property
     def dsn(self) -> str:
@@ -83,7 +82,7 @@ class EmbeddedPostgres:
 
         Raises EmbeddedPostgresError.
         """
-        if self._presence is not None:
+        if self._presence.entered:
             return self.dsn
         if len(os.fsencode(self.folder / ".s.PGSQL.5432")) > UNIX_PATH_BYTES_MAX:
             raise EmbeddedPostgresError(
@@ -95,15 +94,15 @@ class EmbeddedPostgres:
             self._prepare_folders(programs)
         except (AccountError, OSError) as error:
             raise EmbeddedPostgresError(str(error)) from None
-        with self._alone():
+        with self._presence.alone():
             self._check_version(programs)
             if not (self.folder / "PG_VERSION").exists():
                 self._create(programs)
-            self._presence = self._enter()
+            self._presence.enter()
             try:
                 self._ensure_running(programs)
             except BaseException:
-                self._leave()
+                self._presence.leave()
                 raise
         # A process that ends without `stop` (an uncaught error on the way up) still stops what it started.
         atexit.register(self.stop)
@@ -112,23 +111,27 @@ class EmbeddedPostgres:
     def stop(self) -> None:
         """Leaves; the last one to leave stops PostgreSQL cleanly. Does nothing if not started."""
         programs = self._programs
-        if self._presence is None or programs is None:
+        if not self._presence.entered or programs is None:
             return
         atexit.unregister(self.stop)
-        with self._alone():
-            if not self._leave() or not self._running():
-                return
-            try:
-                programs.run("pg_ctl", "-D", str(self.folder), "-w", "-t", str(STOP_SECONDS_MAX), "-m", "fast", "stop")
-            except EmbeddedPostgresError:
-                # Safe where it is not kind: the next start replays the log.
-                programs.run("pg_ctl", "-D", str(self.folder), "-w", "-m", "immediate", "stop")
+        with self._presence.alone():
+            if self._presence.leave():
+                self._stop_server(programs)
+
+    def keep(self) -> None:
+        """The keeper's work: waits until nobody uses the folder, however they ended, and stops PostgreSQL."""
+        programs, presence = Programs(server_account()), Presence(self.data_dir, creates=False)
+        while self._running() is not None:
+            presence.wait_until_empty()
+            with presence.alone():
+                if presence.empty():
+                    self._stop_server(programs)
 
     def revive(self) -> None:
         """Starts PostgreSQL again if it died, as whoever supervises a server would. Raises EmbeddedPostgresError."""
         programs = self._programs
-        if self._presence is not None and programs is not None:
-            with self._alone():
+        if self._presence.entered and programs is not None:
+            with self._presence.alone():
                 self._ensure_running(programs)
 
     def server_pid(self) -> int | None:
@@ -144,6 +147,15 @@ class EmbeddedPostgres:
     ) -> None:
         self.stop()
 
+    def _stop_server(self, programs: Programs) -> None:
+        if self._running() is None:
+            return
+        try:
+            programs.run("pg_ctl", "-D", str(self.folder), "-w", "-t", str(STOP_SECONDS_MAX), "-m", "fast", "stop")
+        except EmbeddedPostgresError:
+            # Safe where it is not kind: the next start replays the log.
+            programs.run("pg_ctl", "-D", str(self.folder), "-w", "-m", "immediate", "stop")
+
     def _prepare_folders(self, programs: Programs) -> None:
         # As root, PostgreSQL's own account has to pass through to its folder; the files beside it stay 0600.
         account = programs.account
@@ -153,37 +165,6 @@ class EmbeddedPostgres:
         if account is not None:
             for folder in let_through([self.folder, programs.folder / "postgres"]):
                 self._log.warning("PostgreSQL's account %s may now pass through %s", account.pw_name, folder)
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """One process at a time starts or stops what is in the folder."""
-        descriptor = self._open_lock(".postgres.lock")
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(descriptor)
-
-    def _enter(self) -> int:
-        descriptor = self._open_lock(".postgres.users")
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
-        return descriptor
-
-    def _leave(self) -> bool:
-        """Gives up this process's share. True if it was the last one. Call it under `_alone`."""
-        assert self._presence is not None
-        descriptor, self._presence = self._presence, None
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        else:
-            return True
-        finally:
-            os.close(descriptor)
-
-    def _open_lock(self, name: str) -> int:
-        return os.open(self.data_dir / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
     def _check_version(self, programs: Programs) -> None:
         try:
@@ -240,6 +221,7 @@ class EmbeddedPostgres:
                 )
             except EmbeddedPostgresError as error:
                 raise EmbeddedPostgresError(f"{error}{log_tail(self.folder)}") from None
+            spawn_keeper(self.data_dir)
         self._wait_until_ready()
 
     def _running(self) -> int | None:
