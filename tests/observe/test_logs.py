@@ -111,3 +111,14 @@ def test_everything_is_put_back_afterwards() -> None:
         assert root.handlers != before[0]
     assert (list(root.handlers), root.level, sys.excepthook, threading.excepthook, sys.unraisablehook) == before
     assert not structlog.is_configured()
+
+
+@pytest.mark.parametrize(("level", "heard"), [("info", False), ("debug", True)])
+def test_a_chatty_library_is_heard_when_debugging_alone(level: str, heard: bool) -> None:
+    stream, before = io.StringIO(), logging.getLogger("yoyo.migrations").level
+    with Logs(form="json", level=level, masker=Masker(), stream=stream):
+        logging.getLogger("yoyo.migrations").info("applying step 1")
+        logging.getLogger("yoyo.migrations").warning("attention")
+    assert ("applying" in stream.getvalue()) is heard
+    assert "attention" in stream.getvalue()
+    assert logging.getLogger("yoyo.migrations").level == before

@@ -26,6 +26,8 @@ _LEVELS: Final[Mapping[str, int]] = {
     "warning": logging.WARNING,
     "error": logging.ERROR,
 }
+_QUIET: Final = ("yoyo.migrations",)
+"""Libraries whose `info` is about their own steps: they get `warning`, unless `debug` is asked for."""
 
 
 class Logs:
@@ -69,6 +71,9 @@ class Logs:
         self._before = (list(root.handlers), root.level, sys.excepthook, threading.excepthook, sys.unraisablehook)
         root.handlers[:] = [self._handler]
         root.setLevel(self._level)
+        self._quieted = {name: logging.getLogger(name).level for name in _QUIET} if self._level > logging.DEBUG else {}
+        for name in self._quieted:
+            logging.getLogger(name).setLevel(max(self._level, logging.WARNING))
         logging.captureWarnings(capture=True)
         # Errors nobody caught would otherwise be printed as they are.
         sys.excepthook = _log_uncaught
@@ -83,6 +88,8 @@ class Logs:
         logging.captureWarnings(capture=False)
         root.handlers[:], level, sys.excepthook, threading.excepthook, sys.unraisablehook = self._before
         root.setLevel(level)
+        for name, quieted in self._quieted.items():
+            logging.getLogger(name).setLevel(quieted)
         self._handler.flush()
 
 
