@@ -40,6 +40,7 @@ class Refusal:
     fields: tuple[str, ...]
     descriptions: tuple[str, ...]
     retry_seconds: float | None
+    details_bytes: int
 
 
 def refused(call: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> Refusal:
@@ -47,6 +48,15 @@ def refused(call: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> Ref
     with pytest.raises(grpc.RpcError) as caught:
         call(*args, **kwargs)
     return refusal_of(caught.value)
+
+
+def code_of(call: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> grpc.StatusCode:
+    """How a call ends that may end either way."""
+    try:
+        call(*args, **kwargs)
+    except grpc.RpcError as error:
+        return refusal_of(error).code
+    return grpc.StatusCode.OK
 
 
 def refusal_of(error: grpc.RpcError) -> Refusal:
@@ -63,6 +73,7 @@ def refusal_of(error: grpc.RpcError) -> Refusal:
         fields=tuple(violation.field for violation in violations),
         descriptions=tuple(violation.description for violation in violations),
         retry_seconds=status.retry_delay_seconds(error),
+        details_bytes=sum(len(value) for key, value in error.trailing_metadata() or () if key == status.DETAILS_KEY),
     )
 
 

@@ -29,7 +29,7 @@ from watchword_server.store.contract import RowRefusedError, StoreError, StoreOv
 Answer = tuple[grpc.StatusCode, str, Sequence[tuple[str, bytes]]]
 
 # Status messages travel in a header that some peers cap; the details hold at most this many faults.
-_FAULTS_MAX: Final = 32
+_FAULTS_MAX: Final = 16
 
 _CODES: Final[Mapping[type[Exception], grpc.StatusCode]] = {
     FieldsInvalidError: grpc.StatusCode.INVALID_ARGUMENT,

@@ -1,0 +1,27 @@
+"""Whatever is sent, the same server still answers a good call afterwards, and holds what it held before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.conftest import Watchword
+from tests.path.party import Party, administrator, unique
+
+
+@pytest.fixture
+def admin(watchword: Watchword) -> Party:
+    """Holds `watchword.*` and may issue everything."""
+    return administrator(watchword)
+
+
+@pytest.fixture(autouse=True)
+def unharmed(watchword: Watchword, admin: Party) -> Iterator[None]:
+    """Around every test here: bad input loses nothing."""
+    pid, kept = watchword.server.pid, admin.issue(unique("kept"))
+    before = admin.record(kept.token.token_id)
+    yield
+    assert watchword.server.pid == pid
+    assert admin.record(kept.token.token_id) == before
+    assert admin.revoke(token=kept.secret).revoked_count == 1
