@@ -6,16 +6,25 @@ Exits 0 when every row asked for was measured, whether or not it reached its goa
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Final
+
+import grpc
+import psutil
+import psycopg
 
 from bench import report
 from bench.figures import Figure, MeasurementError
 from bench.load import require_h2load
 from bench.rows import ROWS, Row
 from bench.stage import Plan, Stage
+
+BROKEN: Final = (MeasurementError, OSError, grpc.RpcError, psycopg.Error, psutil.Error, subprocess.SubprocessError)
+"""What a server that died under the load looks like from here: no figure for this row, and on with the next."""
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -42,9 +51,10 @@ def measure(rows: Sequence[Row], plan: Plan) -> tuple[list[Figure], dict[str, st
             try:
                 require_h2load()
                 measured = row.measure(stage)
-            except MeasurementError as error:
-                failures[", ".join(row.names)] = str(error)
-                print(f"{', '.join(row.names)}: not measured: {error}", file=sys.stderr, flush=True)
+            except BROKEN as error:
+                names = ", ".join(row.names)
+                failures[names] = str(error) or type(error).__name__
+                print(f"{names}: not measured: {failures[names]}", file=sys.stderr, flush=True)
                 continue
             figures += measured
             for figure in measured:

@@ -14,7 +14,7 @@ from typing import Any
 from psycopg import sql
 
 from bench.authority import Authority
-from bench.cost import calls_for
+from bench.cost import Cost, calls_for
 from bench.figures import Figure, Goal, MeasurementError, figure_of_rounds, interleaved
 from bench.load import Caller, LoadResult, run_load
 from bench.population import issue_request
@@ -133,16 +133,21 @@ def measure(stage: Stage) -> list[Figure]:
 
     issues_each = calls_for(plan.seconds, plan.processes, run)
     inserts_each = max(5, int(inserts.rate(plan.in_flight, 5) * plan.seconds / plan.in_flight))
-    pairs = interleaved(
-        plan.rounds,
-        lambda _: inserts.rate(plan.in_flight, inserts_each),
-        lambda _: run(issues_each).rate,
-    )
+
+    def issue(_: int) -> Cost:
+        server_before, postgres_before = authority.cpu_ns(), postgres.cpu_ns()
+        result = run(issues_each)
+        server_ns, postgres_ns = authority.cpu_ns() - server_before, postgres.cpu_ns() - postgres_before
+        return Cost(server_ns / 1000 / result.calls, postgres_ns / 1000 / result.calls, result.rate)
+
+    pairs = interleaved(plan.rounds, lambda _: inserts.rate(plan.in_flight, inserts_each), issue)
     baseline = {
         "inserts_per_second": median(floor for floor, _ in pairs),
-        "issues_per_second": median(rate for _, rate in pairs),
+        "issues_per_second": median(cost.rate for _, cost in pairs),
+        "issue_server_us": median(cost.server_us for _, cost in pairs),
+        "issue_postgres_us": median(cost.postgres_us for _, cost in pairs),
         "pgbench_clients": plan.in_flight,
         **plan.shape(),
     }
-    ratios = [rate / floor for floor, rate in pairs]
+    ratios = [cost.rate / floor for floor, cost in pairs]
     return [figure_of_rounds("issue_vs_floor", ratios, "ratio", Goal(">=", 0.8), baseline)]
