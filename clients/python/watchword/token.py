@@ -30,7 +30,9 @@ _PREFIX: Final = re.compile(r"[a-z][a-z0-9]{0,14}_")
 _PAIRS: Final = [high + low for high in _ALPHABET for low in _ALPHABET]
 _VALUES: Final = {int.from_bytes(pair.encode()): value for value, pair in enumerate(_PAIRS)}
 _BASE: Final = 62 * 62
+_BASE_2: Final = _BASE**2
 _BASE_3: Final = _BASE**3
+_BASE_4: Final = _BASE**4
 _BASE_7: Final = _BASE**7
 _ID: Final = struct.Struct(">11H")
 _BODY: Final = struct.Struct(f">11H{SECRET_LENGTH}s3H")
@@ -63,12 +65,13 @@ class ParsedToken(NamedTuple):
 
 
 def _encode(number: int, length: int) -> str:
-    pairs: list[str] = []
-    for _ in range((length + 1) // 2):
-        number, pair = divmod(number, _BASE)
-        pairs.append(_PAIRS[pair])
-    pairs.reverse()
-    return "".join(pairs)[-length:]
+    text = ""
+    while len(text) < length:
+        # Eight digits a step off the long number, the rest of the sums on short ones.
+        number, low = divmod(number, _BASE_4)
+        high, low = divmod(low, _BASE_2)
+        text = _PAIRS[high // _BASE] + _PAIRS[high % _BASE] + _PAIRS[low // _BASE] + _PAIRS[low % _BASE] + text
+    return text[-length:]
 
 
 def check_prefix(prefix: str) -> str:

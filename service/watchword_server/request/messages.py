@@ -21,6 +21,7 @@ from watchword_server.store.contract import AuditEvent, Position, ScopeEntry, Sn
 CACHEABLE_ACTIVE_MAX: Final = timedelta(hours=1)
 CACHEABLE_INACTIVE_SECONDS: Final = 60
 _CACHEABLE_ACTIVE_SECONDS: Final = int(CACHEABLE_ACTIVE_MAX.total_seconds())
+_UNIX_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # Sums of dates end at year 9999; protobuf's durations may be longer (10,000 years).
 _DURATION_SECONDS_MAX: Final = 315_576_000_000
 
@@ -48,9 +49,8 @@ def duration_of(message: Duration, path: str) -> timedelta:
 
 def timestamp_message(instant: datetime) -> Timestamp:
     """An aware datetime as Timestamp."""
-    message = Timestamp()
-    message.FromDatetime(instant)
-    return message
+    since = instant - _UNIX_EPOCH
+    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
 
 
 def instant_of(message: Timestamp, path: str) -> datetime:
@@ -89,7 +89,7 @@ def token_message(record: TokenRecord, now: datetime) -> pb.Token:
         revoke_reason=record.revoke_reason or "",
     )
     if record.revoked_at is not None:
-        message.revoked_at.FromDatetime(record.revoked_at)
+        message.revoked_at.CopyFrom(timestamp_message(record.revoked_at))
         message.state = pb.TOKEN_STATE_REVOKED
     elif now >= record.expires_at:
         message.state = pb.TOKEN_STATE_EXPIRED

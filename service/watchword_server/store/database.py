@@ -17,7 +17,7 @@ from watchword_server.store.contract import RowRefusedError, StoreError, StoreUn
 # A dead peer on an idle connection is noticed within about 30 s; asyncpg sets none of these.
 _KEEPALIVE = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 30_000))
 # Both are cured by doing the transaction again.
-_RETRIED = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
+RETRIED: Final = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 WRITE_ATTEMPTS_MAX: Final = 5
 # Everything that a database, the driver or the way between them raises.
 DRIVER_ERRORS: Final = (
@@ -46,33 +46,39 @@ class Database:
     would send with every release, a round trip of its own, is left out.
     """
 
-    def __init__(self, pool: asyncpg.Pool) -> None:
+    def __init__(self, pool: asyncpg.Pool, connect: Callable[[str], Awaitable[Connection]]) -> None:
         self._pool = pool
+        self._connect = connect
 
     @classmethod
     async def open(cls, dsn: str, *, pool_size_max: int, connect_timeout_seconds: float = 5) -> Database:
         """Connects. Raises StoreUnavailableError."""
+
+        async def connect(plan_cache_mode: str) -> Connection:
+            connection = await asyncpg.connect(dsn, **_options(connect_timeout_seconds, plan_cache_mode))
+            await _set_socket_options(connection)
+            return connection
+
         try:
-            pool = await asyncpg.create_pool(  # type: ignore[call-overload]  # the stubs want an enum that asyncpg does not
+            pool = await asyncpg.create_pool(
                 dsn,
                 min_size=1,
                 max_size=pool_size_max,
-                timeout=connect_timeout_seconds,
-                # After a fail-over a demoted primary must not be used.
-                target_session_attrs="read-write",
                 reset=_keep_as_it_is,
                 init=_set_socket_options,
-                # An id's partition is known only once the id is: generic plans would open every partition.
-                server_settings={
-                    "application_name": "watchword",
-                    "plan_cache_mode": "force_custom_plan",
-                    "jit": "off",
-                    "timezone": "UTC",
-                },
+                **_options(connect_timeout_seconds, "force_custom_plan"),
             )
         except DRIVER_ERRORS as error:
             raise translated(error) from error
-        return cls(pool)
+        return cls(pool, connect)
+
+    async def connect(self, *, generic_plans: bool = False) -> Connection:
+        """A connection of one's own, outside the pool. Driver errors come out as they are.
+
+        Plans are made for the very ids by default, because only then are the partitions known that they lie in; a
+        statement that finds its partitions while it runs saves the planning with `generic_plans`.
+        """
+        return await self._connect("force_generic_plan" if generic_plans else "force_custom_plan")
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
@@ -112,6 +118,20 @@ class Database:
             self._pool.terminate()
 
 
+def _options(connect_timeout_seconds: float, plan_cache_mode: str) -> dict[str, Any]:
+    return {
+        "timeout": connect_timeout_seconds,
+        # After a fail-over a demoted primary must not be used.
+        "target_session_attrs": "read-write",
+        "server_settings": {
+            "application_name": "watchword",
+            "plan_cache_mode": plan_cache_mode,
+            "jit": "off",
+            "timezone": "UTC",
+        },
+    }
+
+
 async def _keep_as_it_is(connection: Any) -> None:
     """In place of asyncpg's reset."""
 
@@ -133,7 +153,7 @@ async def retried(work: Callable[[Connection], Awaitable[T]], connection: Connec
     for _ in range(WRITE_ATTEMPTS_MAX - 1):
         try:
             return await work(connection)
-        except _RETRIED:
+        except RETRIED:
             continue
     return await work(connection)
 
@@ -142,4 +162,7 @@ def translated(error: Exception) -> StoreError:
     """What a driver's error means. Its text stays in the chain, for logs; it never reaches a caller."""
     if isinstance(error, asyncpg.DataError | asyncpg.IntegrityConstraintViolationError | asyncpg.CheckViolationError):
         return RowRefusedError(type(error).__name__)
+    if isinstance(error, asyncpg.SyntaxOrAccessError):
+        # A table or a right that is missing: a defect, which no retry mends and the log has to show.
+        return StoreError(type(error).__name__)
     return StoreUnavailableError(type(error).__name__)

@@ -15,8 +15,9 @@ from watchword_server.store.contract import (
     RowRefusedError,
     StoreError,
 )
-from watchword_server.store.database import Database, query, retried
+from watchword_server.store.database import WRITE_ATTEMPTS_MAX, Database, query
 from watchword_server.store.gather import Gatherer
+from watchword_server.store.kept import Kept
 from watchword_server.store.rows import grants_text, new_event_id, pairs_text
 
 
@@ -33,6 +34,7 @@ class Issues:
         count: Callable[[str], None],
     ) -> None:
         self._database = database
+        self._kept = Kept(database.connect)
         self._count = count
         self._sql = query("issue")
         self._gatherer: Gatherer[NewToken, IssueOutcome] = Gatherer(
@@ -73,28 +75,32 @@ class Issues:
     async def _commit(self, tokens: Sequence[NewToken]) -> dict[UUID, IssueOutcome | StoreError]:
         columns = [list(column) for column in zip(*map(_columns, tokens), strict=True)]
         issuers = {token.record.issued_by for token in tokens if token.record.issued_by is not None}
-        async with self._database.connection() as connection:
-            self._count("issue")
-            # No driver timeout: a commit is never given up half way.
-            rows = await retried(lambda one: one.fetch(self._sql, *columns, issuers), connection)
-            outcomes: dict[UUID, IssueOutcome | StoreError] = {}
-            conflicts: list[UUID] = []
-            for row in rows:
-                if row["stored"]:
-                    outcomes[row["id"]] = Issued(row["created_at"])
-                elif row["allowed"]:
-                    conflicts.append(row["id"])
-                else:
-                    outcomes[row["id"]] = IssuerGone()
-            for token in tokens:
-                if token.record.token_id in conflicts:
-                    used_for = await connection.fetchval(query("request_used"), token.actor.subject, token.request_id)
-                    outcomes[token.record.token_id] = RequestIdUsed(used_for)
+        self._count("issue")
+        # No timeout: a commit is never given up half way.
+        rows = await self._kept.fetch(self._sql, *columns, issuers, attempts=WRITE_ATTEMPTS_MAX)
+        outcomes: dict[UUID, IssueOutcome | StoreError] = {}
+        conflicts: set[UUID] = set()
+        for row in rows:
+            if row["stored"]:
+                outcomes[row["id"]] = Issued(row["created_at"])
+            elif row["allowed"]:
+                conflicts.add(row["id"])
+            else:
+                outcomes[row["id"]] = IssuerGone()
+        for token in tokens:
+            if token.record.token_id in conflicts:
+                outcomes[token.record.token_id] = RequestIdUsed(await self._used_for(token))
         return outcomes
+
+    async def _used_for(self, token: NewToken) -> UUID:
+        async with self._database.connection() as connection:
+            used_for: UUID = await connection.fetchval(query("request_used"), token.actor.subject, token.request_id)
+            return used_for
 
     async def close(self) -> None:
         """Waits for what is under way."""
         await self._gatherer.close()
+        await self._kept.close()
 
 
 def _columns(token: NewToken) -> tuple[object, ...]:

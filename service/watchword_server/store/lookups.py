@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from watchword_server.rules.tokens import TokenRecord
 from watchword_server.store.contract import Position, Snapshot, StoreUnavailableError
 from watchword_server.store.database import Database, query
 from watchword_server.store.gather import Gatherer
+from watchword_server.store.kept import Kept
 from watchword_server.store.rows import record_of
+
+# A lone check reads its caller's token and the one it asks about.
+FEW: Final = 2
 
 
 class Lookups:
@@ -29,10 +33,12 @@ class Lookups:
         observe: Callable[[int], None],
         count: Callable[[str], None],
     ) -> None:
-        self._database = database
+        self._few = Kept(lambda: database.connect(generic_plans=True))
+        self._many = Kept(database.connect)
         self._count = count
         self._timeout_seconds = timeout_seconds
-        self._sql = query("read")
+        self._read_few = query("read_few")
+        self._read_many = query("read_many")
         self._gatherer: Gatherer[Sequence[UUID], Snapshot] = Gatherer(
             self._send,
             batch_max=batch_max,
@@ -56,22 +62,21 @@ class Lookups:
         return [snapshot_of(rows)] * len(requests)
 
     async def _fetch(self, ids: set[UUID]) -> Sequence[Any]:
-        try:
-            # Around all of it: waiting for a connection that others hold is waiting too.
-            async with asyncio.timeout(self._timeout_seconds), self._database.connection() as connection:
-                self._count("read")
-                rows: Sequence[Any] = await connection.fetch(self._sql, ids)
-                return rows
-        except TimeoutError as error:
-            raise StoreUnavailableError("the database did not answer in time") from error
+        self._count("read")
+        if len(ids) > FEW:
+            return await self._many.fetch(self._read_many, ids, timeout=self._timeout_seconds)
+        few = (*ids, *ids)[:FEW]
+        return await self._few.fetch(self._read_few, *few, timeout=self._timeout_seconds)
 
     async def close(self) -> None:
         """Waits for what is under way."""
         await self._gatherer.close()
+        await self._few.close()
+        await self._many.close()
 
 
 def snapshot_of(rows: Sequence[Any]) -> Snapshot:
-    """The rows of read.sql as one snapshot."""
+    """The rows of read_few.sql or read_many.sql as one snapshot."""
     first: Any = rows[0]
     records: dict[UUID, TokenRecord] = {}
     if first["id"] is not None:

@@ -1,8 +1,8 @@
--- Locks what a revocation may end: the tokens named by id, subject or issuer that are not revoked yet. The lock waits
--- for a commit that holds one of them FOR SHARE as its issuer, so that what it issued is seen by the next level. A cascade
--- ($4) also needs those revoked before: what they issued lives on, and is found through them.
+-- Locks what a revocation may end: the tokens named by id, subject or issuer that are not revoked yet, and for a cascade
+-- those that are, since it goes on behind them. The lock waits for a commit that holds one of them FOR SHARE as its
+-- issuer, so that what it issued is seen by the next level.
 select
-  tokens.id, tokens.subject, tokens.audiences, tokens.scopes, tokens.grants, tokens.revoked_at is not null as revoked
+  tokens.id, tokens.subject, tokens.audiences, tokens.scopes, tokens.grants, tokens.revoked_at
 from tokens
 where
   (tokens.revoked_at is null or $4::boolean)

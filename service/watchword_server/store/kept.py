@@ -1,0 +1,76 @@
+"""Connections kept for one statement of a hot path: taken and given back without a pool's ceremony.
+
+A pool's acquire and release cost as much CPU as the statement itself. Here taking one is a list's pop; a connection on
+which anything went wrong is thrown away, and the next one is made anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import asyncpg
+
+from watchword_server.store.database import DRIVER_ERRORS, RETRIED, Connection, translated
+
+
+class Kept:
+    """Up to as many connections as there are statements under way at once; whoever uses it bounds that."""
+
+    def __init__(self, connect: Callable[[], Awaitable[Connection]]) -> None:
+        self._connect = connect
+        self._idle: list[Connection] = []
+
+    async def fetch(
+        self, sql: str, *arguments: object, timeout: float | None = None, attempts: int = 1
+    ) -> Sequence[Any]:
+        """Runs one statement, up to `attempts` times if it was given up only because of others.
+
+        Driver errors come out as StoreError; so does taking longer than `timeout` seconds, connecting included.
+        """
+        connection: Connection | None = None
+        try:
+            async with asyncio.timeout(timeout):
+                connection = self._idle.pop() if self._idle else await self._connect()
+                rows: Sequence[Any] = await _fetch(connection, sql, arguments, attempts)
+        except DRIVER_ERRORS as error:
+            self._give_back(connection, error)
+            raise translated(error) from error
+        except BaseException:
+            if connection is not None:
+                connection.terminate()
+            raise
+        self._idle.append(connection)
+        return rows
+
+    def _give_back(self, connection: Connection | None, error: Exception) -> None:
+        if connection is None:
+            return
+        # The server's refusal of a statement says nothing against the connection, unless it was demoted.
+        refused = isinstance(error, asyncpg.PostgresError) and not connection.is_closed()
+        if refused and not isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+            self._idle.append(connection)
+        else:
+            connection.terminate()
+
+    async def close(self) -> None:
+        """Closes what is idle. Nothing may be under way."""
+        while self._idle:
+            connection = self._idle.pop()
+            try:
+                await connection.close(timeout=5)
+            except DRIVER_ERRORS:
+                connection.terminate()
+
+
+async def _fetch(connection: Connection, sql: str, arguments: Sequence[object], attempts: int) -> Sequence[Any]:
+    while True:
+        attempts -= 1
+        try:
+            rows: Sequence[Any] = await connection.fetch(sql, *arguments)
+        except RETRIED:
+            if not attempts:
+                raise
+        else:
+            return rows
