@@ -85,6 +85,7 @@ async def serve(
         if settings.metrics_address is not None:
             exposition = Exposition(metrics.registry, settings.metrics_address)
             exposition.start()
+            _log.info("metrics on http://%s/metrics", exposition.address.target)
             stack.push_async_callback(asyncio.to_thread, exposition.stop)
         traces = Traces.to_collector(settings.otlp_endpoint) if settings.otlp_endpoint else None
         if traces is not None:

@@ -26,7 +26,7 @@ def test_overlong_metadata_is_refused_by_grpcio(watchword: Watchword, admin: Par
         grpc.StatusCode.OK,
         grpc.StatusCode.UNKNOWN,
         grpc.StatusCode.RESOURCE_EXHAUSTED,
-        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNAVAILABLE,
     }
 
 
