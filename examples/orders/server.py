@@ -15,6 +15,7 @@ from orders.v1 import orders_pb2, orders_pb2_grpc
 from watchword import Policy, TokenFile, TokenSource, current_identity
 from watchword.aio import RemoteVerifier, ServerInterceptor, connect
 
+GRACE_SECONDS = 5.0
 STATES = ("packed", "shipped", "delivered")
 
 
@@ -56,7 +57,7 @@ async def serving(
         try:
             yield f"{address.rpartition(':')[0]}:{port}"
         finally:
-            await server.stop(None)
+            await server.stop(GRACE_SECONDS)
 
 
 async def main(token_file: str) -> None:

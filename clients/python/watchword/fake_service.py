@@ -24,6 +24,7 @@ from watchword.verifier.contract import VerifierUnavailableError
 from watchword.verifier.verdict import Active, Insufficient, Verdict
 
 THREADS_COUNT: Final = 8
+GRACE_SECONDS: Final = 1.0
 _SERVICE: Final = "/watchword.v1.TokenService/"
 
 
@@ -56,7 +57,7 @@ def serve(authority: FakeAuthority, address: str = "127.0.0.1:0") -> Iterator[st
     try:
         yield f"{address.rpartition(':')[0]}:{port}"
     finally:
-        server.stop(None).wait()
+        server.stop(GRACE_SECONDS).wait()
 
 
 class _TokenService(pb_grpc.TokenServiceServicer):

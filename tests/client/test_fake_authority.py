@@ -1,0 +1,108 @@
+"""The fake authority judges as the real one does."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+import pytest
+
+from watchword import VerifierUnavailableError, error_info, sync
+from watchword.testing import FakeAuthority, serve
+from watchword.token import MalformedTokenError, new_token, parse_token
+from watchword.v1 import token_service_pb2 as pb
+from watchword.v1.token_service_pb2_grpc import TokenServiceStub
+from watchword.verifier import Active, Inactive, Insufficient
+
+
+def test_tokens_have_the_real_format() -> None:
+    token = FakeAuthority().issue("alice")
+    assert len(token) == 64
+    assert parse_token(token).text == token.encode()
+    parse_token(FakeAuthority(token_prefix="acme_").issue("alice"), "acme_")
+
+
+def test_scopes_and_audiences_are_judged_by_the_real_rules() -> None:
+    authority = FakeAuthority()
+    token = authority.issue("alice", scopes=["orders.*"])
+    assert isinstance(authority.judge(token, ["orders.read"], "orders"), Active)
+    lacking = authority.judge(token, ["orders.read", "orders"], "orders")
+    assert isinstance(lacking, Insufficient)
+    assert lacking.missing_scopes == ("orders",)
+    assert authority.judge(token, [], "watchword") == Inactive()
+    narrow = authority.issue("alice", audiences=["orders"])
+    assert isinstance(authority.judge(narrow, [], "orders"), Active)
+    assert authority.judge(narrow, [], "billing") == Inactive()
+    with pytest.raises(ValueError, match="not a scope"):
+        authority.issue("alice", scopes=["Orders"])
+
+
+def test_a_wrong_secret_for_a_real_id_is_inactive() -> None:
+    authority = FakeAuthority()
+    real = parse_token(authority.issue("alice"))
+    forged = new_token(real.token_id)
+    assert authority.judge(forged.text.decode(), [], "orders") == Inactive()
+    assert not authority.revoke(forged.text.decode())
+    assert isinstance(authority.judge(real.text.decode(), [], "orders"), Active)
+
+
+@pytest.mark.parametrize(("at", "active"), [(9.999, True), (10.0, False), (10.001, False)])
+def test_a_token_ends_with_its_time_to_live(at: float, active: bool) -> None:
+    now = [0.0]
+    authority = FakeAuthority(clock=lambda: now[0])
+    token = authority.issue("alice", ttl_seconds=10)
+    now[0] = at
+    assert isinstance(authority.judge(token, [], "orders"), Active) == active
+
+
+def test_revocation_is_final_and_says_whether_it_changed_anything() -> None:
+    authority = FakeAuthority()
+    token = authority.issue("alice")
+    assert authority.revoke(token)
+    assert not authority.revoke(token)
+    assert authority.judge(token, [], "orders") == Inactive()
+    with pytest.raises(MalformedTokenError):
+        authority.revoke("nonsense")
+
+
+async def test_outages_nest_and_end() -> None:
+    authority = FakeAuthority()
+    token = authority.issue("alice")
+    with authority.unavailable(), authority.unavailable():
+        with pytest.raises(VerifierUnavailableError):
+            await authority.verifier().check(token, ())
+        with pytest.raises(VerifierUnavailableError):
+            authority.blocking_verifier().check(token, ())
+    assert isinstance(await authority.verifier().check(token, ()), Active)
+
+
+def test_served_it_asks_for_tokens_as_watchword_does() -> None:
+    authority = FakeAuthority()
+    admin = authority.issue("admin", scopes=["watchword.*"], audiences=["watchword"])
+    elsewhere = authority.issue("orders", scopes=["watchword.validate"], audiences=["orders"])
+    with serve(authority) as address:
+        with sync.connect(address, token=admin) as channel:
+            stub = TokenServiceStub(channel)
+            issued = stub.Issue(pb.IssueRequest(subject="alice", audiences=["*"], scopes=["orders.read"]))
+            assert issued.secret[3:25] == issued.token.token_id
+            assert stub.Validate(pb.ValidateRequest(token=issued.secret)).WhichOneof("verdict") == "active"
+            assert stub.Revoke(pb.RevokeRequest(token=issued.secret)).revoked_count == 1
+            assert stub.Revoke(pb.RevokeRequest(token="nonsense")).revoked_count == 0
+            assert stub.Validate(pb.ValidateRequest(token=issued.secret)).WhichOneof("verdict") == "inactive"
+            with authority.unavailable(), pytest.raises(grpc.RpcError) as failed:
+                stub.Issue(pb.IssueRequest(subject="alice", audiences=["*"]))
+            assert failed.value.code() is grpc.StatusCode.UNAVAILABLE
+        with sync.connect(address, token=elsewhere) as channel, pytest.raises(grpc.RpcError) as caught:
+            TokenServiceStub(channel).Validate(pb.ValidateRequest(token=admin))
+    info = error_info(caught.value)
+    assert info is not None
+    assert info.reason == "TOKEN_INACTIVE"
+
+
+async def test_it_can_be_asked_from_threads_and_tasks_at_once() -> None:
+    authority = FakeAuthority()
+    token = authority.issue("alice")
+    blocking = authority.blocking_verifier()
+    verdicts = await asyncio.gather(*(asyncio.to_thread(blocking.check, token, ()) for _ in range(16)))
+    assert all(isinstance(one, Active) for one in verdicts)
+    assert authority.checks_count == 16
