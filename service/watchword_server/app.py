@@ -50,11 +50,11 @@ ADMINISTRATOR_WARNING: Final = timedelta(days=14)
 _log = logging.getLogger("watchword")
 
 
-def run(settings: Settings) -> None:
+def run(settings: Settings, *, ready: Callable[[BoundServer], None]) -> None:
     """`watchword serve`: runs until SIGTERM or SIGINT. Raises what `opened` raises, ListenError, TlsError,
     ExpositionError and TracesError while starting."""
     with Logs(form=settings.log_format, level=settings.log_level, masker=_masker(settings)):
-        uvloop.run(serve(settings))
+        uvloop.run(serve(settings, ready=ready))
 
 
 async def serve(
@@ -91,33 +91,44 @@ async def serve(
         if traces is not None:
             stack.push_async_callback(asyncio.to_thread, traces.close)
 
-        services = _handlers(parts, metrics, traces)
+        permits = Permits(settings.concurrent_calls_max)
+        services = _handlers(parts, permits, metrics, traces)
         health = HealthService(services)
-        table: dict[str, Any] = {**services, **health_handlers(health)}
-        if settings.reflection:
-            table.update(reflection_handlers([*services, HEALTH_SERVICE]))
-        bound = build_server(
-            settings.transport_chosen,
-            table,
-            settings.listen_address,
-            limits=Limits(
-                request_bytes_max=settings.request_bytes_max,
-                metadata_bytes_max=settings.metadata_bytes_max,
-                streams_per_connection_max=settings.concurrent_streams_max,
-            ),
-            credentials=_credentials(settings),
-        )
+        bound = _bind(settings, services, health)
         await stack.enter_async_context(_background(parts, metrics, health))
         await bound.start()
         _log.info("serving on %s (%s)", bound.address.target, bound.kind)
         ready(bound)
         await stopping.requested.wait()
         _log.info("draining for at most %g s; a second signal ends it at once", settings.drain_grace_seconds)
-        whole = await drain(bound, health, grace_seconds=settings.drain_grace_seconds, hurried=stopping.hurried)
+        whole = await drain(
+            bound,
+            health,
+            refuse_calls=permits.refuse_calls,
+            grace_seconds=settings.drain_grace_seconds,
+            hurried=stopping.hurried,
+        )
         _log.info("stopped" if whole else "stopped; calls were cut off")
 
 
-def _handlers(parts: Parts, metrics: Metrics, traces: Traces | None) -> Handlers:
+def _bind(settings: Settings, services: Handlers, health: HealthService) -> BoundServer:
+    table: dict[str, Any] = {**services, **health_handlers(health)}
+    if settings.reflection:
+        table.update(reflection_handlers([*services, HEALTH_SERVICE]))
+    return build_server(
+        settings.transport_chosen,
+        table,
+        settings.listen_address,
+        limits=Limits(
+            request_bytes_max=settings.request_bytes_max,
+            metadata_bytes_max=settings.metadata_bytes_max,
+            streams_per_connection_max=settings.concurrent_streams_max,
+        ),
+        credentials=_credentials(settings),
+    )
+
+
+def _handlers(parts: Parts, permits: Permits, metrics: Metrics, traces: Traces | None) -> Handlers:
     """Watchword's own services, each method wrapped in the way of a call."""
     settings = parts.settings
 
@@ -135,9 +146,7 @@ def _handlers(parts: Parts, metrics: Metrics, traces: Traces | None) -> Handlers
         ),
         AuditService(parts.store),
     )
-    surroundings = Surroundings(
-        parts.store, parts.keyring, Permits(settings.concurrent_calls_max), settings.token_prefix
-    )
+    surroundings = Surroundings(parts.store, parts.keyring, permits, settings.token_prefix)
     table: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}
     methods = [method for service in services for method in service.methods()]
     check_access(method.path for method in methods)

@@ -24,7 +24,7 @@ from watchword_server.answer.callers import authenticate
 from watchword_server.answer.errors import CallerUnknownError, DeadlineTooNearError, FieldsInvalidError
 from watchword_server.answer.proof import Digests
 from watchword_server.request.access import Access
-from watchword_server.request.status import Answer, answer_for, internal, overloaded
+from watchword_server.request.status import Answer, answer_for, draining, internal, overloaded
 from watchword_server.rules.tokens import TokenRecord
 from watchword_server.store.contract import Actor, Snapshot, Store
 
@@ -50,6 +50,16 @@ class Permits:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.under_way = 0
+        self._draining = False
+
+    def refuse_calls(self) -> None:
+        """No more permits: the server is going away, and another one may take the call."""
+        self.limit = 0
+        self._draining = True
+
+    def refusal(self) -> Answer:
+        """What a call hears that gets no permit."""
+        return draining() if self._draining else overloaded()
 
 
 class Call(NamedTuple, Generic[R]):
@@ -104,7 +114,7 @@ def handler(method: Method[R], access: Access, surroundings: Surroundings, meter
     async def behaviour(data: bytes, context: Any) -> Message:
         began = clock()
         if permits.under_way >= permits.limit:
-            answer = overloaded()
+            answer = permits.refusal()
         else:
             permits.under_way += 1
             try:

@@ -73,6 +73,11 @@ def overloaded() -> Answer:
     return _answer(grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", "the server is at its limit of calls", retry=True)
 
 
+def draining() -> Answer:
+    """The server is going away; nothing was begun."""
+    return _answer(grpc.StatusCode.UNAVAILABLE, "DRAINING", "the server is shutting down; nothing was done", retry=True)
+
+
 def internal() -> Answer:
     """The one sentence for everything unknown: an exception's text may hold a connection string."""
     return _answer(grpc.StatusCode.INTERNAL, "INTERNAL", INTERNAL_MESSAGE)
