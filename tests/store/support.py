@@ -12,7 +12,7 @@ import psycopg
 
 from watchword.token import new_token_id
 from watchword_server.rules.tokens import Grant, TokenRecord
-from watchword_server.store.contract import Actor, NewToken, Revocation, Selector
+from watchword_server.store.contract import Actor, NewToken, Position, Revocation, Selector
 from watchword_server.store.database import Database
 from watchword_server.store.postgres import PostgresStore
 
@@ -101,6 +101,11 @@ async def live(store: PostgresStore, *token_ids: UUID) -> set[UUID]:
     """Those of the tokens that exist and are not revoked."""
     rows = (await store.read(token_ids)).rows
     return {token_id for token_id in token_ids if token_id in rows and rows[token_id].revoked_at is None}
+
+
+async def position(store: PostgresStore) -> Position:
+    """Where the store's revocations stand."""
+    return (await store.read([UUID(int=0)])).position
 
 
 async def until(condition: Callable[[], Awaitable[T | None]]) -> T:
