@@ -22,7 +22,7 @@ async def check_peppers(connection: asyncpg.Connection, keyring: Keyring) -> lis
     known: dict[int, bytes] = {
         row["version"]: row["check_value"] for row in await connection.fetch(query("pepper_checks"))
     }
-    needed = {row["pepper_version"] for row in await connection.fetch(query("pepper_versions_in_use"))}
+    needed = {row["version"] for row in await connection.fetch(query("pepper_versions_in_use"), sorted(known))}
     wrong = [
         version
         for version in sorted(known.keys() & keyring.peppers.keys())
