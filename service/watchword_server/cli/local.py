@@ -37,9 +37,13 @@ def _known(error: Exception) -> CommandError | None:
     """The error families of the server, whose texts are made for people and hold no secret."""
     from watchword_server.embedded import EmbeddedPostgresError
     from watchword_server.keyring import KeyringError
+    from watchword_server.observe.exposition import ExpositionError
+    from watchword_server.observe.traces import TracesError
     from watchword_server.settings import SettingsError
     from watchword_server.store.contract import StoreError
     from watchword_server.store.migrate import MigrationError
+    from watchword_server.transport.server import ListenError
+    from watchword_server.transport.tls import TlsError
 
     match error:
         case SettingsError():
@@ -64,6 +68,10 @@ def _known(error: Exception) -> CommandError | None:
                 "Check WATCHWORD_DATABASE_URL and that the database runs; then `watchword db status`.",
                 ExitCode.UNAVAILABLE,
                 "MIGRATION",
+            )
+        case ListenError() | ExpositionError() | TlsError() | TracesError():
+            return CommandError(
+                str(error), f"Mend that and start again. {_SEE}", ExitCode.CONFIGURATION, "CANNOT_SERVE"
             )
         case StoreError():
             return CommandError(
