@@ -1,0 +1,34 @@
+"""Making the server's commits wait, and waiting until they do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+
+from watchword.token import parse_token
+
+_POLLS_MAX = 2000
+
+
+@contextmanager
+def locked_tokens(dsn: str, *secrets: str) -> Iterator[psycopg.Connection]:
+    """Holds these tokens' rows: whoever revokes them, or issues with them, waits until the block ends."""
+    with psycopg.connect(dsn) as database:
+        ids = [parse_token(secret).token_id for secret in secrets]
+        database.execute("select 1 from tokens where id = any (%s) for update", (ids,))
+        yield database
+
+
+def wait_for_waiting(dsn: str, count: int = 1) -> None:
+    """Until so many statements in this database wait for a lock; fails after about 20 s."""
+    with psycopg.connect(dsn, autocommit=True) as database:
+        for _ in range(_POLLS_MAX):
+            row = database.execute(
+                "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+            ).fetchone()
+            if row is not None and row[0] >= count:
+                return
+            database.execute("select pg_sleep(0.01)")
+    raise AssertionError(f"there are no {count} statements that wait for a lock")

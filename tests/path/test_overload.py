@@ -1,0 +1,82 @@
+"""More calls than the server takes on at once."""
+
+from __future__ import annotations
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from tests.conftest import running_watchword
+from tests.path.locks import locked_tokens, wait_for_waiting
+from tests.path.party import Party, administrator, refusal_of, refused, unique
+from watchword.v1 import token_service_pb2 as pb
+
+
+@pytest.mark.parametrize("transport", ["grpcio", "native"])
+def test_a_call_above_the_limit_is_refused_with_when_to_retry(dsn: str, transport: str) -> None:
+    with running_watchword(dsn, transport=transport, WATCHWORD_CONCURRENT_CALLS_MAX="2") as running:
+        admin = administrator(running)
+        secrets = [admin.issue(unique()).secret for _ in range(2)]
+        with locked_tokens(dsn, *secrets):
+            held = [
+                admin.tokens.Revoke.future(pb.RevokeRequest(token=one), metadata=admin.metadata, timeout=60)
+                for one in secrets
+            ]
+            wait_for_waiting(dsn, 2)
+            answer = refused(admin.list_scopes, pb.ListScopesRequest())
+            assert (answer.code, answer.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
+            assert answer.retry_seconds is not None
+            assert answer.retry_seconds > 0
+            # Refused before the token is looked at: the limit is there to spare the work.
+            assert refused(admin.send, "/watchword.v1.TokenService/Issue", b"\xff", metadata=()).reason == "OVERLOADED"
+            health = health_pb2_grpc.HealthStub(admin.channel)
+            assert health.Check(health_pb2.HealthCheckRequest(), timeout=10).status
+        assert [one.result(timeout=20).revoked_count for one in held] == [1, 1]
+        # Refused calls gave back what they never had.
+        assert admin.list_scopes(pb.ListScopesRequest()).scopes
+
+
+@pytest.mark.parametrize("transport", ["grpcio", "native"])
+def test_calls_that_were_cancelled_or_failed_give_their_permit_back(dsn: str, transport: str) -> None:
+    with running_watchword(dsn, transport=transport, WATCHWORD_CONCURRENT_CALLS_MAX="1") as running:
+        admin = administrator(running)
+        secret = admin.issue(unique()).secret
+        for _ in range(3):
+            assert refused(admin.revoke, token="nonsense").code is grpc.StatusCode.INVALID_ARGUMENT
+        with locked_tokens(dsn, secret):
+            expired = refused(admin.revoke, token=secret, timeout=0.5)
+            assert expired.code is grpc.StatusCode.DEADLINE_EXCEEDED
+            # The call is over, what it began is not.
+            assert _until_let_in(admin).WhichOneof("verdict") == "inactive"
+
+
+def _until_let_in(admin: Party) -> pb.ValidateResponse:
+    """The server hears of a call's end a moment after its caller."""
+    for _ in range(1000):
+        try:
+            return admin.validate("nonsense")
+        except grpc.RpcError as error:
+            if refusal_of(error).code is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+                raise
+    raise AssertionError("the permit was not given back")
+
+
+@pytest.mark.parametrize("transport", ["grpcio", "native"])
+def test_revocations_that_wait_do_not_keep_checks_waiting(dsn: str, transport: str) -> None:
+    # More of them than there are connections.
+    with running_watchword(dsn, transport=transport, WATCHWORD_POOL_SIZE_MAX="4") as running:
+        admin = administrator(running)
+        secret = admin.issue(unique()).secret
+        with locked_tokens(dsn, secret):
+            held = [
+                admin.tokens.Revoke.future(pb.RevokeRequest(token=secret), metadata=admin.metadata, timeout=60)
+                for _ in range(12)
+            ]
+            wait_for_waiting(dsn, 2)
+            assert admin.verdict(admin.secret) == "inactive"
+            assert admin.list_tokens(pb.ListTokensRequest()).tokens
+            health = health_pb2_grpc.HealthStub(admin.channel)
+            status = health.Check(health_pb2.HealthCheckRequest(), timeout=10).status
+            assert status == health_pb2.HealthCheckResponse.SERVING
+        counts = [one.result(timeout=20).revoked_count for one in held]
+        assert sorted(counts) == [0] * 11 + [1]
