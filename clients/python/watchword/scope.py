@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 SCOPE_LENGTH_MAX: Final = 128
@@ -15,6 +16,7 @@ _SCOPE: Final = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*", re.ASCII)
 _SCOPE_PATTERN: Final = re.compile(r"(?:[a-z0-9_-]+\.)*\*|[a-z0-9_-]+(?:\.[a-z0-9_-]+)*", re.ASCII)
 
 
+@lru_cache(maxsize=4096)
 def is_scope(text: str) -> bool:
     """Whether `text` names one scope: lower-case segments of `a-z 0-9 _ -` joined by dots, no wildcard."""
     return len(text) <= SCOPE_LENGTH_MAX and _SCOPE.fullmatch(text) is not None

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
 def serve() -> None:
     """Run the server until SIGTERM or Ctrl-C. Settings come from WATCHWORD_ variables; none are needed to begin."""
-    # gRPC reads these once, when it is first used: it forks nothing here, and has nothing to say that is not an error.
-    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     with server_side("serve"):
         from watchword_server.app import run
 

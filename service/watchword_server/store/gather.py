@@ -32,7 +32,7 @@ class Gatherer(Generic[Q, A]):
         batch_max: int,
         queue_max: int,
         lanes: int = 1,
-        linger_seconds: float = 0.002,
+        linger_seconds: float = 0.001,
         busy_batch: int = 4,
         observe: Callable[[int], None] = lambda size: None,
     ) -> None:

@@ -29,7 +29,7 @@ class Lookups:
         queue_max: int,
         batch_max: int = 512,
         lanes: int = 2,
-        linger_seconds: float = 0.002,
+        linger_seconds: float = 0.001,
         observe: Callable[[int], None],
         count: Callable[[str], None],
     ) -> None:
