@@ -153,8 +153,9 @@ async def test_a_call_that_brings_its_own_authorization_is_stopped_here(kind: st
     metadata = (("authorization", "Bearer other"),)
     async with mirror() as target:
         async with aio.connect(target, token=TOKEN) as channel:
-            with pytest.raises(TokenSourceError):
+            with pytest.raises(TokenSourceError) as caught:
                 await aio_call(channel, kind, metadata)
+        assert isinstance(caught.value, grpc.RpcError)
         with sync.connect(target, token=TOKEN) as blocking, pytest.raises(TokenSourceError):
             await asyncio.to_thread(sync_call, blocking, kind, metadata)
 

@@ -21,7 +21,8 @@ def bearer_interceptors(
     """Interceptors for `grpc.aio.insecure_channel(target, interceptors=...)` that put the token into every call.
 
     Encrypted channels take call_credentials instead. Raises PlaintextRefusedError if `target` is not on this machine.
-    A call fails with TokenSourceError if there is no token, or if it brings an `authorization` entry of its own.
+    A call fails with TokenSourceError if there is no token, or if it brings an `authorization` entry of its own; that
+    error is an AioRpcError too, as everything is that a call of grpc.aio fails with.
     """
     if not allow_plaintext_on_network_danger:
         refuse_plaintext_on_network(target)
@@ -63,6 +64,17 @@ def connect(
     )
 
 
+class _NoTokenError(grpc.aio.AioRpcError, TokenSourceError):
+    """As gRPC's own for call credentials that fail. Older versions stumble over anything that is no AioRpcError."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(), sentence)
+        self._sentence: Final = sentence
+
+    def __str__(self) -> str:
+        return self._sentence
+
+
 class _Bearer:
     def __init__(self, source: TokenSource) -> None:
         self._source: Final = source
@@ -70,8 +82,11 @@ class _Bearer:
     def _with_token(self, details: Details) -> Details:
         metadata = grpc.aio.Metadata(*(details.metadata or ()))
         if any(key == AUTHORIZATION_KEY for key, _ in metadata):
-            raise TokenSourceError("the call already carries an authorization entry; servers refuse two")
-        metadata.add(AUTHORIZATION_KEY, bearer_value(self._source))
+            raise _NoTokenError("the call already carries an authorization entry; servers refuse two")
+        try:
+            metadata.add(AUTHORIZATION_KEY, bearer_value(self._source))
+        except TokenSourceError as error:
+            raise _NoTokenError(str(error)) from None
         return Details(details.method, details.timeout, metadata, details.credentials, details.wait_for_ready)
 
 

@@ -59,7 +59,8 @@ def abort(context: Context, denial: Denial) -> NoReturn:
     """Ends the call with `denial`; raises."""
     context.set_trailing_metadata(denial.trailers)
     context.abort(denial.code, denial.message)
-    raise AssertionError("abort returned")
+    # What grpc.aio hands to plain functions ends the call and returns.
+    raise grpc.aio.AbortError(denial.message)
 
 
 def guard(handler: Handler, decide: Decide) -> Handler:

@@ -15,7 +15,7 @@ import grpc
 from watchword.bearer import BearerError, bearer_token
 from watchword.interceptor.call_aio import Call, refuse_unread
 from watchword.interceptor.denial import BY_BEARER_REASON, RULE_MISSING, UNIMPLEMENTED, Denial
-from watchword.interceptor.guard_aio import is_async, unary_unary
+from watchword.interceptor.guard_aio import GuardedUnary, is_async
 from watchword.interceptor.guard_aio_stream import stream_stream, stream_unary, unary_stream
 from watchword.interceptor.guard_aio_threaded import threaded
 from watchword.policy import Policy
@@ -76,7 +76,7 @@ def _guard_for(handler: Handler) -> _Guard:
         guard = stream_stream if handler.response_streaming else stream_unary
     else:
         behaviour = handler.unary_stream if handler.response_streaming else handler.unary_unary
-        guard = unary_stream if handler.response_streaming else unary_unary
+        guard = unary_stream if handler.response_streaming else GuardedUnary
     # grpc.aio runs handlers that are no coroutines in threads, where no context variable and no await reaches.
     return guard if is_async(behaviour) else threaded(asyncio.get_running_loop())
 
