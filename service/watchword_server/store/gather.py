@@ -112,10 +112,18 @@ class Gatherer(Generic[Q, A]):
                 future.set_result(answer)
 
     async def close(self) -> None:
-        """Refuses new requests and waits for the batches under way and waiting."""
+        """Refuses new requests and waits for the batches under way and waiting. Cancelled, it gives those up."""
         self._closed = True
-        while self._pending or self._under_way:
-            if self._under_way:
-                await asyncio.wait(self._under_way)
-            else:
-                await asyncio.sleep(0)
+        try:
+            while self._pending or self._under_way:
+                if self._under_way:
+                    await asyncio.wait(self._under_way)
+                else:
+                    await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            for _, future in self._pending:
+                future.cancel()
+            self._pending.clear()
+            for task in self._under_way:
+                task.cancel()
+            raise

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 from watchword_server.rules.tokens import TokenRecord
@@ -27,6 +30,9 @@ from watchword_server.store.issues import Issues
 from watchword_server.store.lookups import Lookups
 from watchword_server.store.revocations import Revocations
 from watchword_server.store.rows import record_of
+
+WRITES_END_SECONDS_MAX: Final = 5.0
+_log = logging.getLogger(__name__)
 
 
 def _unobserved(size: int) -> None:
@@ -128,8 +134,13 @@ class PostgresStore:
             for row in rows
         ]
 
-    async def close(self) -> None:
-        """Lets everything under way end. The database is closed by whoever opened it."""
-        await self._lookups.close()
-        await self._issues.close()
-        await self._revocations.close()
+    async def close(self, *, patience_seconds: float = WRITES_END_SECONDS_MAX) -> None:
+        """Lets everything under way end, for so long, and then gives it up: what waits for a lock that somebody else
+        holds must not keep the process alive. The database is closed by whoever opened it."""
+        for seconds in (patience_seconds, WRITES_END_SECONDS_MAX):
+            try:
+                async with asyncio.timeout(seconds):
+                    await asyncio.gather(self._lookups.close(), self._issues.close(), self._revocations.close())
+                return
+            except TimeoutError:
+                _log.warning("given up at the end: writes that wait for the database")

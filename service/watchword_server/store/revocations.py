@@ -56,10 +56,15 @@ class Revocations:
             return await retried(lambda one: _transaction(one, revocation), connection)
 
     async def close(self) -> None:
-        """Waits for what is under way."""
+        """Waits for what is under way. Cancelled, it gives that up; Postgres then takes it back."""
         self._closed = True
-        if self._under_way:
-            await asyncio.wait(self._under_way)
+        try:
+            if self._under_way:
+                await asyncio.wait(self._under_way)
+        except asyncio.CancelledError:
+            for task in self._under_way:
+                task.cancel()
+            raise
 
 
 async def _transaction(connection: Connection, revocation: Revocation) -> Revoked:
