@@ -70,6 +70,9 @@ class Database:
             )
         except DRIVER_ERRORS as error:
             raise translated(error) from error
+        except ValueError:
+            # Its text quotes what it stumbled over, which may be half of a password.
+            raise StoreUnavailableError("the database's connection string cannot be read") from None
         return cls(pool, connect)
 
     async def connect(self, *, generic_plans: bool = False) -> Connection:

@@ -1,0 +1,186 @@
+"""Connections die between calls and under them: reads recover by themselves, writes are whole or not there."""
+
+from __future__ import annotations
+
+import asyncio
+
+import asyncpg
+import psycopg
+import pytest
+
+from tests.store.support import live, new_token, position, revocation, stored, until, waiting_for_locks
+from watchword_server.store.contract import Issued, StoreError, StoreUnavailableError
+from watchword_server.store.database import Database
+from watchword_server.store.postgres import PostgresStore
+
+PASSWORD = "canary-of-a-password"
+
+
+def end_connections(plain: psycopg.Connection) -> int:
+    """Ends every other connection to this database, and waits until the server has none of them."""
+    ended = plain.execute(
+        "select count(pg_terminate_backend(pid, 10000)) from pg_stat_activity "
+        "where datname = current_database() and pid <> pg_backend_pid()"
+    ).fetchone()
+    assert ended is not None
+    return int(ended[0])
+
+
+async def busy(store: PostgresStore) -> list[object]:
+    """Opens as many connections as the store ever does."""
+    lone = []
+    for _ in range(3):
+        # Not in one turn of the loop, or they would share a query and its connection.
+        lone.append(asyncio.ensure_future(position(store)))
+        for _ in range(3):
+            await asyncio.sleep(0)
+    return await asyncio.gather(
+        *lone,
+        *(stored(store) for _ in range(20)),
+        *(store.revoke(revocation(subject=f"nobody{n}")) for n in range(10)),
+        *(position(store) for _ in range(20)),
+        return_exceptions=True,
+    )
+
+
+async def test_read_recovers_when_every_connection_died_between_calls(
+    store: PostgresStore, plain: psycopg.Connection
+) -> None:
+    token_id = await stored(store)
+    for _ in range(5):
+        await busy(store)
+        assert end_connections(plain) > 0
+        assert await live(store, token_id) == {token_id}
+
+
+async def test_read_under_way_recovers_when_its_connection_dies(
+    store: PostgresStore, plain: psycopg.Connection, ready_dsn: str
+) -> None:
+    token_id = await stored(store)
+    with psycopg.connect(ready_dsn) as blocker:
+        blocker.execute("lock table tokens in access exclusive mode")
+        reading = asyncio.ensure_future(live(store, token_id))
+        await waiting_for_locks(plain)
+        plain.execute("select pg_terminate_backend(pid) from pg_stat_activity where wait_event_type = 'Lock'")
+        await waiting_for_locks(plain)
+        blocker.commit()
+    assert await reading == {token_id}
+
+
+async def test_write_after_every_connection_died_is_whole_or_unavailable_and_then_works(
+    store: PostgresStore, plain: psycopg.Connection
+) -> None:
+    for _ in range(5):
+        await busy(store)
+        end_connections(plain)
+        token = new_token("after", request_id="r")
+        try:
+            done = isinstance(await store.issue(token), Issued)
+        except StoreUnavailableError:
+            done = False
+        row = plain.execute(
+            "select (select count(*) from tokens where id = %(id)s), "
+            "(select count(*) from audit_events where token_id = %(id)s), "
+            "(select count(*) from issue_requests where token_id = %(id)s)",
+            {"id": token.record.token_id},
+        ).fetchone()
+        assert row == ((1, 1, 1) if done else (0, 0, 0))
+        plain.execute("delete from issue_requests")
+
+        async def works() -> bool:
+            try:
+                return isinstance(await store.issue(new_token()), Issued)
+            except StoreUnavailableError:
+                return False
+
+        assert await until(works)
+
+
+async def test_revocation_cut_off_before_its_commit_did_nothing(
+    store: PostgresStore, plain: psycopg.Connection, ready_dsn: str
+) -> None:
+    token_id = await stored(store)
+    with psycopg.connect(ready_dsn) as blocker:
+        blocker.execute("select from feed for update")
+        ending = asyncio.ensure_future(store.revoke(revocation(token_id=token_id)))
+        await waiting_for_locks(plain)
+        plain.execute("select pg_terminate_backend(pid) from pg_stat_activity where wait_event_type = 'Lock'")
+        with pytest.raises(StoreUnavailableError):
+            await ending
+        blocker.rollback()
+    assert await live(store, token_id) == {token_id}
+    assert (await position(store)).number == 0
+    assert (await store.revoke(revocation(token_id=token_id))).count == 1
+
+
+async def test_issue_cut_off_before_its_commit_did_nothing(
+    store: PostgresStore, plain: psycopg.Connection, ready_dsn: str
+) -> None:
+    token = new_token(request_id="once")
+    with psycopg.connect(ready_dsn) as blocker:
+        blocker.execute("lock table tokens in exclusive mode")
+        issuing = asyncio.ensure_future(store.issue(token))
+        await waiting_for_locks(plain)
+        plain.execute("select pg_terminate_backend(pid) from pg_stat_activity where wait_event_type = 'Lock'")
+        with pytest.raises(StoreUnavailableError):
+            await issuing
+        blocker.rollback()
+    assert isinstance(await store.issue(token), Issued)
+
+
+async def test_connection_that_became_read_only_is_thrown_away(database: Database, store: PostgresStore) -> None:
+    """After a fail-over the old primary still answers, and would refuse every write for ever."""
+    for _ in range(8):
+        async with database.connection() as connection:
+            await connection.execute("set default_transaction_read_only = on")
+            pid = connection.get_server_pid()
+        with pytest.raises(StoreUnavailableError) as caught:
+            await store.revoke(revocation(subject="nobody"))
+        assert isinstance(caught.value.__cause__, asyncpg.ReadOnlySQLTransactionError)
+        async with database.connection() as connection:
+            assert connection.get_server_pid() != pid
+    assert (await store.revoke(revocation(subject="nobody"))).count == 0
+
+
+async def test_ping_tells_whether_the_database_answers(ready_dsn: str, plain: psycopg.Connection) -> None:
+    database = await Database.open(ready_dsn, pool_size_max=2)
+    await database.ping()
+    assert (database.size, database.idle) == (1, 1)
+    end_connections(plain)
+
+    async def answers() -> bool:
+        try:
+            await database.ping()
+        except StoreUnavailableError:
+            return False
+        return True
+
+    assert await until(answers)
+    await database.close()
+    with pytest.raises(StoreUnavailableError):
+        await database.ping()
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        f"postgresql://user:{PASSWORD}@127.0.0.1:1/db",
+        f"postgresql://user:{PASSWORD}@host.invalid/db",
+        f"postgresql://user:{PASSWORD}@/db?host=/nonexistent",
+        f"postgresql://user:{PASSWORD}@127.0.0.1:1,127.0.0.1:2/db",
+        # An unescaped slash: what is left of it looks like a port.
+        f"postgresql://user:{PASSWORD}/rest@127.0.0.1:1/db",
+        f"postgresql://user:{PASSWORD}@127.0.0.1:1/db?sslmode=nonsense",
+    ],
+)
+async def test_error_while_connecting_shows_nothing_of_the_connection_string(dsn: str) -> None:
+    with pytest.raises(StoreUnavailableError) as caught:
+        await Database.open(dsn, pool_size_max=2, connect_timeout_seconds=2)
+    assert PASSWORD not in str(caught.value) + repr(caught.value)
+    assert "127.0.0.1" not in str(caught.value)
+
+
+async def test_refused_values_are_not_in_the_errors_text(store: PostgresStore) -> None:
+    with pytest.raises(StoreError) as caught:
+        await store.issue(new_token(name=f"{PASSWORD}\x00"))
+    assert PASSWORD not in str(caught.value) + repr(caught.value)
