@@ -20,7 +20,7 @@ from tests.client.echo import (
     sync_call,
     sync_echo,
 )
-from watchword import PUBLIC, NoIdentityError, Policy, current_identity, error_info, retry_delay_seconds
+from watchword import PUBLIC, NoIdentityError, Policy, aio, current_identity, error_info, retry_delay_seconds, sync
 from watchword.testing import FakeAuthority
 from watchword.verifier import Verdict
 
@@ -363,3 +363,10 @@ async def test_a_thread_of_the_pool_forgets_the_identity_of_its_last_call(author
                 assert sync_call(channel, "UnaryPublic", ()) == [b"nobody"]
 
     await asyncio.to_thread(blocking)
+
+
+def test_the_other_stack_s_verifier_is_refused_at_once(authority: FakeAuthority) -> None:
+    with pytest.raises(TypeError, match=r"watchword\.aio"):
+        aio.ServerInterceptor(authority.blocking_verifier(), POLICY)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"watchword\.sync"):
+        sync.ServerInterceptor(authority.verifier(), POLICY)  # type: ignore[arg-type]

@@ -282,6 +282,22 @@ async def test_an_outage_is_logged_once_and_ends_by_itself(
     assert [line.split(":")[0] for line in lines] == ["tokens cannot be verified", "tokens can be verified again"]
 
 
+async def test_a_verifier_recovers_by_itself_when_the_authority_is_back(
+    authority: FakeAuthority, own_token: str
+) -> None:
+    token = authority.issue("alice", scopes=["orders.read"])
+    with serve(authority) as address:
+        pass
+    async with aio.connect(address, token=own_token) as channel:
+        verifier = aio.RemoteVerifier(channel, timeout_seconds=SECONDS_MAX)
+        with pytest.raises(VerifierUnavailableError, match="UNAVAILABLE"):
+            await verifier.check(token, READ)
+        with serve(authority, address) as again:
+            assert again == address
+            await channel.channel_ready()
+            assert isinstance(await verifier.check(token, READ), Active)
+
+
 async def test_after_close_nothing_is_verified(authority: FakeAuthority, batches: Batches) -> None:
     tokens = some_tokens(authority, 2)
     with batches.served() as address:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from uuid import UUID
 
 from watchword.identity import Identity
@@ -68,7 +69,9 @@ class FakeAuthority:
             if not is_scope_pattern(scope):
                 raise ValueError(f"{scope!r} is not a scope")
         token = new_token(new_token_id(int((time.time() + ttl_seconds) * 1000)), self.token_prefix)
-        identity = Identity(format_token_id(token.token_id), subject, held, tuple(audiences), dict(metadata or {}))
+        identity = Identity(
+            format_token_id(token.token_id), subject, held, tuple(audiences), MappingProxyType(dict(metadata or {}))
+        )
         with self._lock:
             self._issued[token.token_id] = _Issued(token.text, identity, self._clock() + ttl_seconds)
         return token.text.decode("ascii")

@@ -7,7 +7,14 @@ from typing import Any, Final
 
 import grpc
 
-from watchword.credentials.plugin import AUTHORIZATION_KEY, bearer_value, call_credentials, source_of
+from watchword.credentials.plugin import (
+    AUTHORIZATION_KEY,
+    CHANNEL_OPTIONS,
+    PLAINTEXT_OPTIONS,
+    bearer_value,
+    call_credentials,
+    source_of,
+)
 from watchword.credentials.source import TokenSource, TokenSourceError
 from watchword.credentials.target import is_local, refuse_plaintext_on_network
 
@@ -54,13 +61,12 @@ def connect(
         return grpc.aio.secure_channel(
             target,
             grpc.composite_channel_credentials(tls, call_credentials(token)),
-            options=list(options),
+            options=[*CHANNEL_OPTIONS, *options],
             interceptors=list(interceptors),
         )
     bearer = bearer_interceptors(token, target, allow_plaintext_on_network_danger=allow_plaintext_on_network_danger)
-    # A proxy out of the environment would take a plaintext call off this machine.
     return grpc.aio.insecure_channel(
-        target, options=[("grpc.enable_http_proxy", 0), *options], interceptors=[*interceptors, *bearer]
+        target, options=[*PLAINTEXT_OPTIONS, *options], interceptors=[*interceptors, *bearer]
     )
 
 

@@ -7,7 +7,14 @@ from typing import Any, Final, NamedTuple
 
 import grpc
 
-from watchword.credentials.plugin import AUTHORIZATION_KEY, bearer_value, call_credentials, source_of
+from watchword.credentials.plugin import (
+    AUTHORIZATION_KEY,
+    CHANNEL_OPTIONS,
+    PLAINTEXT_OPTIONS,
+    bearer_value,
+    call_credentials,
+    source_of,
+)
 from watchword.credentials.source import TokenSource, TokenSourceError
 from watchword.credentials.target import is_local, refuse_plaintext_on_network
 
@@ -42,11 +49,12 @@ def connect(
     if certified or not (is_local(target) or allow_plaintext_on_network_danger):
         tls = grpc.ssl_channel_credentials(root_certificates, private_key, certificate_chain)
         return grpc.secure_channel(
-            target, grpc.composite_channel_credentials(tls, call_credentials(token)), options=list(options)
+            target,
+            grpc.composite_channel_credentials(tls, call_credentials(token)),
+            options=[*CHANNEL_OPTIONS, *options],
         )
     bearer = bearer_interceptor(token, target, allow_plaintext_on_network_danger=allow_plaintext_on_network_danger)
-    # A proxy out of the environment would take a plaintext call off this machine.
-    plain = grpc.insecure_channel(target, options=[("grpc.enable_http_proxy", 0), *options])
+    plain = grpc.insecure_channel(target, options=[*PLAINTEXT_OPTIONS, *options])
     return grpc.intercept_channel(plain, bearer)
 
 

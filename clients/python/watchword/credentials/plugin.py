@@ -9,6 +9,11 @@ import grpc
 from watchword.credentials.source import StaticToken, TokenSource, TokenSourceError
 
 AUTHORIZATION_KEY: Final = "authorization"
+# gRPC's own bound is two minutes, which would be added to every outage of the server.
+RECONNECT_MS_MAX: Final = 5_000
+CHANNEL_OPTIONS: Final = (("grpc.max_reconnect_backoff_ms", RECONNECT_MS_MAX),)
+# A proxy out of the environment would take a plaintext call off this machine.
+PLAINTEXT_OPTIONS: Final = (("grpc.enable_http_proxy", 0), *CHANNEL_OPTIONS)
 
 
 def source_of(token: TokenSource | str) -> TokenSource:

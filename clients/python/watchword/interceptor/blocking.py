@@ -25,6 +25,10 @@ Context = Any
 _END: Final = object()
 
 
+class _EndedError(grpc.aio.AbortError):
+    """The call has ended with a denial."""
+
+
 class Gate:
     """What stands between a handler in a thread and its messages. Once shut it stays shut."""
 
@@ -60,38 +64,37 @@ def abort(context: Context, denial: Denial) -> NoReturn:
     context.set_trailing_metadata(denial.trailers)
     context.abort(denial.code, denial.message)
     # What grpc.aio hands to plain functions ends the call and returns.
-    raise grpc.aio.AbortError(denial.message)
+    raise _EndedError(denial.message)
 
 
 def guard(handler: Handler, decide: Decide) -> Handler:
     """The handler of any kind, with every message in or out judged; a unary call once, when its request arrived."""
     behaviour = _behaviour(handler)
-    deserialize = handler.request_deserializer
+    run = _streaming(handler, behaviour, decide) if handler.response_streaming else _single(handler, behaviour, decide)
+    # gRPC reads this wish of a handler off the function itself.
+    pool = getattr(behaviour, "experimental_thread_pool", None)
+    if pool is not None:
+        run.experimental_thread_pool = pool  # type: ignore[attr-defined]
+    return _MAKERS[handler.request_streaming, handler.response_streaming](run, None, handler.response_serializer)
 
-    def run_unary(request: Any, context: Context) -> Any:
+
+def _single(handler: Handler, behaviour: Any, decide: Decide) -> Callable[[Any, Context], Any]:
+    def run(raw: Any, context: Context) -> Any:
         gate = Gate(decide, context)
-        identity = gate.admit()
-        within = contextvars.copy_context()
-        within.run(CURRENT.set, identity)
-        if handler.request_streaming:
-            request = _Admitted(request, gate, context, deserialize)
-        else:
-            request = _read(request, context, deserialize)
-        response = within.run(behaviour, request, context)
+        within = _context_of(gate.admit())
+        response = within.run(behaviour, _request(handler, raw, gate, context), context)
         if handler.request_streaming:
             gate.admit()
         return response
 
-    def run_stream(request: Any, context: Context) -> Iterator[Any]:
+    return run
+
+
+def _streaming(handler: Handler, behaviour: Any, decide: Decide) -> Callable[[Any, Context], Iterator[Any]]:
+    def admitted(raw: Any, context: Context) -> Iterator[Any]:
         gate = Gate(decide, context)
-        identity = gate.admit()
-        within = contextvars.copy_context()
-        within.run(CURRENT.set, identity)
-        if handler.request_streaming:
-            request = _Admitted(request, gate, context, deserialize)
-        else:
-            request = _read(request, context, deserialize)
-        responses: Iterator[Any] = iter(within.run(behaviour, request, context))
+        within = _context_of(gate.admit())
+        responses = iter(within.run(behaviour, _request(handler, raw, gate, context), context))
         try:
             while (response := within.run(next, responses, _END)) is not _END:
                 gate.admit()
@@ -101,12 +104,26 @@ def guard(handler: Handler, decide: Decide) -> Handler:
             if close is not None:
                 within.run(close)
 
-    run: Callable[[Any, Context], Any] = run_stream if handler.response_streaming else run_unary
-    # gRPC reads this wish of a handler off the function itself.
-    pool = getattr(behaviour, "experimental_thread_pool", None)
-    if pool is not None:
-        run.experimental_thread_pool = pool  # type: ignore[attr-defined]
-    return _MAKERS[handler.request_streaming, handler.response_streaming](run, None, handler.response_serializer)
+    def run(raw: Any, context: Context) -> Iterator[Any]:
+        try:
+            yield from admitted(raw, context)
+        except _EndedError:
+            # grpc.aio has ended the call already, and nobody there takes an exception from this thread.
+            return
+
+    return run
+
+
+def _context_of(identity: Identity) -> contextvars.Context:
+    within = contextvars.copy_context()
+    within.run(CURRENT.set, identity)
+    return within
+
+
+def _request(handler: Handler, raw: Any, gate: Gate, context: Context) -> Any:
+    if handler.request_streaming:
+        return _Admitted(raw, gate, context, handler.request_deserializer)
+    return _read(raw, context, handler.request_deserializer)
 
 
 _MAKERS: Final = {

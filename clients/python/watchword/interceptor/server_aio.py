@@ -7,6 +7,7 @@ not be worth anything once the token is revoked. Junk is refused here, before an
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeAlias
 
@@ -38,6 +39,10 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
     """
 
     def __init__(self, verifier: Verifier, policy: Policy) -> None:
+        if not inspect.iscoroutinefunction(verifier.check):
+            raise TypeError(
+                "grpc.aio needs a verifier whose check is a coroutine, such as watchword.aio.RemoteVerifier"
+            )
         self._verifier: Final = verifier
         self._rules: Final = policy.rules
         # Which guard suits a method's handler, by method: looking into a handler costs more than the guard itself.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable
 from typing import Any, Final, NoReturn, TypeAlias
@@ -28,6 +29,8 @@ class ServerInterceptor(grpc.ServerInterceptor):
     """
 
     def __init__(self, verifier: BlockingVerifier, policy: Policy) -> None:
+        if inspect.iscoroutinefunction(verifier.check):
+            raise TypeError("a thread-pool server needs a blocking verifier, such as watchword.sync.RemoteVerifier")
         self._verifier: Final = verifier
         self._rules: Final = policy.rules
 

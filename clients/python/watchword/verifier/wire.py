@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from types import MappingProxyType
 from typing import Final
 
 import grpc
@@ -63,7 +64,13 @@ def _answer(response: pb.ValidateResponse) -> Answer:
 
 
 def _identity(token: pb.ActiveToken) -> Identity:
-    return Identity(token.token_id, token.subject, tuple(token.scopes), tuple(token.audiences), dict(token.metadata))
+    return Identity(
+        token.token_id,
+        token.subject,
+        tuple(token.scopes),
+        tuple(token.audiences),
+        MappingProxyType(dict(token.metadata)),
+    )
 
 
 def _seconds(duration: Duration) -> float:
