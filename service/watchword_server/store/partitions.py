@@ -6,10 +6,10 @@ There is no default partition to fall into: without this a token ending in an un
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -18,8 +18,11 @@ from watchword_server.store.database import Connection, Database, query
 
 _ATTEMPTS_MAX: Final = 10
 _LOCK_TIMEOUT: Final = "1s"
+_CLOCK_SKEW_MAX: Final = timedelta(days=1)
 _BOUNDS: Final = re.compile(r"'([0-9a-f-]{36})'")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +99,12 @@ async def ensure_partitions(database: Database, *, ttl_max: timedelta, days: int
     made: list[str] = []
     async with database.connection() as connection:
         now: datetime = await connection.fetchval("select now()")
-        covered = await covered_ranges(connection)
-        for parent, until in (("tokens", now + ttl_max), ("audit_events", now)):
-            for partition in missing_partitions(parent, covered.get(parent, []), now, until, days):
+        # Postgres 17 and later open each partition to show its bounds, and may wait for that too.
+        covered = await _impatiently(connection, lambda: covered_ranges(connection))
+        # Events are stamped by the servers' clocks, some of which run behind the database's.
+        ahead = (("tokens", now, now + ttl_max), ("audit_events", now - _CLOCK_SKEW_MAX, now))
+        for parent, since, until in ahead:
+            for partition in missing_partitions(parent, covered.get(parent, []), since, until, days):
                 if await _ensure(connection, partition):
                     made.append(partition.name)  # noqa: PERF401  # what was made is told even if a later one fails
     return made
@@ -114,22 +120,31 @@ async def covered_ranges(connection: Connection) -> dict[str, list[tuple[datetim
 
 
 async def _ensure(connection: Connection, partition: Partition) -> bool:
+    async def create() -> bool:
+        made: bool = await connection.fetchval(
+            "select ensure_partition($1, $2, $3, $4)",
+            partition.parent,
+            partition.name,
+            partition.lower_bound,
+            partition.upper_bound,
+        )
+        return made
+
+    try:
+        return await _impatiently(connection, create)
+    except (asyncpg.DuplicateTableError, asyncpg.UniqueViolationError, asyncpg.InvalidObjectDefinitionError):
+        # Another process made it, or one that overlaps it, in this moment.
+        return False
+
+
+async def _impatiently(connection: Connection, work: Callable[[], Awaitable[T]]) -> T:
+    """Does the work in a transaction that gives up on a lock within a second, and is tried again."""
     for attempt in range(_ATTEMPTS_MAX):
         try:
             async with connection.transaction():
-                await connection.execute(f"set local lock_timeout = '{_LOCK_TIMEOUT}'")
-                made: bool = await connection.fetchval(
-                    "select ensure_partition($1, $2, $3, $4)",
-                    partition.parent,
-                    partition.name,
-                    partition.lower_bound,
-                    partition.upper_bound,
-                )
-                return made
+                await connection.execute("select set_config('lock_timeout', $1, true)", _LOCK_TIMEOUT)
+                return await work()
         except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
             if attempt == _ATTEMPTS_MAX - 1:
                 raise
-        except (asyncpg.DuplicateTableError, asyncpg.UniqueViolationError, asyncpg.InvalidObjectDefinitionError):
-            # Another process made it, or one that overlaps it, in this moment.
-            return False
-    return False
+    raise AssertionError("the last attempt returns or raises")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from watchword_server.store.contract import StoreError
 from watchword_server.store.database import Database, query
@@ -19,11 +19,17 @@ async def check_peppers(database: Database, versions: Mapping[int, bytes]) -> No
     `versions` maps each pepper version to the HMAC of a constant under it. Raises PepperMismatchError when a version's
     key differs from the one that the tokens were stored with, or when live tokens need a version that is missing.
     """
-    async with database.connection() as connection:
+    # One transaction: a start that is refused leaves nothing behind, or the wrong key's value would from then on refuse
+    # the right one (test_refused_keyring_leaves_nothing_behind).
+    async with database.connection() as connection, connection.transaction():
         await connection.executemany(query("pepper_add"), sorted(versions.items()))
         stored = {row["version"]: row["check_value"] for row in await connection.fetch(query("pepper_checks"))}
         absent = sorted(set(stored) - set(versions))
         needed = [row["version"] for row in await connection.fetch(query("pepper_versions_in_use"), absent)]
+        _check(versions, stored, needed)
+
+
+def _check(versions: Mapping[int, bytes], stored: Mapping[int, bytes], needed: Sequence[int]) -> None:
     wrong = [version for version, value in versions.items() if not hmac.compare_digest(stored[version], value)]
     if wrong:
         raise PepperMismatchError(
