@@ -70,11 +70,13 @@ def abort(context: Context, denial: Denial) -> NoReturn:
 def guard(handler: Handler, decide: Decide) -> Handler:
     """The handler of any kind, with every message in or out judged; a unary call once, when its request arrived."""
     behaviour = _behaviour(handler)
-    run = _streaming(handler, behaviour, decide) if handler.response_streaming else _single(handler, behaviour, decide)
+    run: Any = (
+        _streaming(handler, behaviour, decide) if handler.response_streaming else _single(handler, behaviour, decide)
+    )
     # gRPC reads this wish of a handler off the function itself.
     pool = getattr(behaviour, "experimental_thread_pool", None)
     if pool is not None:
-        run.experimental_thread_pool = pool  # type: ignore[attr-defined]
+        run.experimental_thread_pool = pool
     return _MAKERS[handler.request_streaming, handler.response_streaming](run, None, handler.response_serializer)
 
 
