@@ -1,0 +1,84 @@
+"""The plans of the hot statements open only the partitions that the ids lie in, also when they are no longer new."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from tests.store.support import DAYS, TTL_MAX, new_token
+from watchword_server.store.database import Connection, Database, query
+from watchword_server.store.issues import _columns
+from watchword_server.store.partitions import ensure_partitions
+
+# Postgres considers a generic plan from the sixth execution on.
+EXECUTIONS = 8
+
+
+@pytest.fixture
+async def many_partitions(database: Database) -> Database:
+    await ensure_partitions(database, ttl_max=TTL_MAX * 8, days=DAYS)
+    return database
+
+
+async def scanned(connection: Connection, sql: str, arguments: Sequence[object]) -> set[str]:
+    """The partitions of `tokens` that a prepared statement reads when it runs for the last of many times."""
+    statement = await connection.prepare(sql)
+    for _ in range(EXECUTIONS):
+        await statement.fetch(*arguments)
+    plan = json.dumps(await statement.explain(*arguments, analyze=True))
+    nodes = _nodes(json.loads(plan))
+    return {
+        node["Relation Name"]
+        for node in nodes
+        if re.fullmatch(r"tokens_\d{8}", node.get("Relation Name", ""))
+        and node["Node Type"] != "ModifyTable"
+        and node["Actual Loops"] > 0
+    }
+
+
+def _nodes(plan: Any) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    if isinstance(plan, dict):
+        if "Node Type" in plan:
+            found.append(plan)
+        for value in plan.values():
+            found += _nodes(value)
+    elif isinstance(plan, list):
+        for value in plan:
+            found += _nodes(value)
+    return found
+
+
+def _id(days: int) -> UUID:
+    return new_token(ends_in=timedelta(days=days)).record.token_id
+
+
+async def test_hot_query_prunes_partitions(many_partitions: Database) -> None:
+    """As lookups.py sends it: a lone check under a generic plan, a shared one under a custom plan."""
+    few = await many_partitions.connect(generic_plans=True)
+    many = await many_partitions.connect()
+    one, other = _id(1), _id(200)
+    assert len(await scanned(few, query("read_few"), (one, one))) == 1
+    assert len(await scanned(few, query("read_few"), (one, other))) == 2
+    assert len(await scanned(many, query("read_many"), ([one],))) == 1
+    assert len(await scanned(many, query("read_many"), ([one, other],))) == 2
+    for connection in (few, many):
+        await connection.close()
+
+
+async def test_issuers_are_locked_without_opening_other_partitions(many_partitions: Database) -> None:
+    connection = await many_partitions.connect()
+    issuer = new_token(ends_in=timedelta(days=200))
+    for _ in range(EXECUTIONS):
+        child = new_token(issued_by=issuer.record.token_id)
+        await connection.fetch(query("issue"), *([value] for value in _columns(child)), [issuer.record.token_id])
+    child = new_token(issued_by=issuer.record.token_id)
+    arguments = (*([value] for value in _columns(child)), [issuer.record.token_id])
+    assert len(await scanned(connection, query("issue"), arguments)) == 1
+    await connection.close()
