@@ -50,7 +50,11 @@ def rows(path: str, heading: str) -> list[list[str]]:
     """The cells of the tables under a heading, without their head and rule."""
     lines = [line for line in section(path, heading).splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
-    return [row for at, row in enumerate(cells) if not _is_rule(row) and not (at + 1 < len(cells) and _is_rule(cells[at + 1]))]
+    return [
+        row
+        for at, row in enumerate(cells)
+        if not _is_rule(row) and not (at + 1 < len(cells) and _is_rule(cells[at + 1]))
+    ]
 
 
 def code(cell: str) -> list[str]:
