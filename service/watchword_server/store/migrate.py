@@ -102,4 +102,6 @@ def _backend(dsn: str) -> Iterator[Any]:
 def _sentence(error: psycopg.Error) -> str:
     if error.diag.message_primary:
         return f"{error.diag.message_primary} (SQLSTATE {error.sqlstate})"
-    return f"cannot reach the database ({type(error).__name__})"
+    # While connecting there is only libpq's report, which names hosts and more: the server's part of it is its end.
+    _, refused, said = str(error).rpartition("FATAL:")
+    return said.strip() if refused else f"cannot reach the database ({type(error).__name__})"
