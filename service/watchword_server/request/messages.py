@@ -98,12 +98,11 @@ def token_message(record: TokenRecord, now: datetime) -> pb.Token:
     return message
 
 
-def verdict_message(verdict: Verdict, token: ParsedToken | None, snapshot: Snapshot) -> pb.ValidateResponse:
+def fill_verdict(message: pb.ValidateResponse, verdict: Verdict, token: ParsedToken | None, snapshot: Snapshot) -> None:
     """What a verifier is told of a token it presented. Every reason for "no" looks the same.
 
-    Fields are assigned one by one: building nested messages first and copying them costs twice as much.
+    The message is filled in place: building nested messages first and copying them costs twice as much.
     """
-    message = pb.ValidateResponse()
     message.position.epoch = snapshot.position.epoch.bytes
     message.position.number = snapshot.position.number
     reason, record = verdict.reason, verdict.record
@@ -115,7 +114,7 @@ def verdict_message(verdict: Verdict, token: ParsedToken | None, snapshot: Snaps
     else:
         message.inactive.SetInParent()
         message.cacheable_for.seconds = CACHEABLE_INACTIVE_SECONDS
-        return message
+        return
     assert record is not None
     assert token is not None
     active.token_id = token.id_text
@@ -132,7 +131,6 @@ def verdict_message(verdict: Verdict, token: ParsedToken | None, snapshot: Snaps
         message.cacheable_for.CopyFrom(remaining)
     else:
         message.cacheable_for.seconds = _CACHEABLE_ACTIVE_SECONDS
-    return message
 
 
 def explanation_message(verdict: Verdict) -> pb.Explanation:

@@ -64,29 +64,31 @@ class TokenService:
         required = call.request.required_scopes
         if required:
             _check_required([required])
-        return self._verdict(call.tokens[0], call.snapshot, call.caller.subject, required)
+        response = pb.ValidateResponse()
+        self._answer(response, call.tokens[0], call.snapshot, call.caller.subject, required)
+        return response
 
     async def batch_validate(self, call: Call[pb.BatchValidateRequest]) -> pb.BatchValidateResponse:
         """Many verdicts at one instant."""
         requests, snapshot, verifier = call.request.requests, call.snapshot, call.caller.subject
         _check_required([request.required_scopes for request in requests])
-        return pb.BatchValidateResponse(
-            responses=[
-                self._verdict(token, snapshot, verifier, request.required_scopes)
-                for token, request in zip(call.tokens, requests, strict=True)
-            ]
-        )
+        response = pb.BatchValidateResponse()
+        add = response.responses.add
+        for token, request in zip(call.tokens, requests, strict=True):
+            self._answer(add(), token, snapshot, verifier, request.required_scopes)
+        return response
 
-    def _verdict(
+    def _answer(
         self,
+        response: pb.ValidateResponse,
         token: ParsedToken | None,
         snapshot: Snapshot,
         verifier: str,
         required: Sequence[str],
-    ) -> pb.ValidateResponse:
+    ) -> None:
         verdict = examine(self._digests, token, snapshot, verifier=verifier, required=required)
         self._count_verdict(verdict.reason)
-        return messages.verdict_message(verdict, token, snapshot)
+        messages.fill_verdict(response, verdict, token, snapshot)
 
     async def issue(self, call: Call[pb.IssueRequest]) -> pb.IssueResponse:
         """A new token; its secret leaves the server here."""

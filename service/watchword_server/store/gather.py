@@ -20,6 +20,8 @@ A = TypeVar("A")
 class Gatherer(Generic[Q, A]):
     """Gathers requests of type Q into batches, of which up to `lanes` are under way, and deals out the answers.
 
+    A batch weighs at most `batch_max`, or holds a single request that is heavier.
+
     `send` answers a batch with one answer for each request, in order; an answer that is a StoreError is raised for
     that request alone. An exception of `send` itself is raised for all. Callers may be cancelled at any time: the batch
     goes on without them.
@@ -34,6 +36,7 @@ class Gatherer(Generic[Q, A]):
         lanes: int = 1,
         linger_seconds: float = 0.001,
         busy_batch: int = 4,
+        weigh: Callable[[Q], int] = lambda request: 1,
         observe: Callable[[int], None] = lambda size: None,
     ) -> None:
         self._send = send
@@ -42,6 +45,7 @@ class Gatherer(Generic[Q, A]):
         self._lanes = lanes
         self._linger_seconds = linger_seconds
         self._busy_batch = busy_batch
+        self._weigh = weigh
         self._observe = observe
         self._pending: list[tuple[Q, asyncio.Future[A]]] = []
         self._under_way: set[asyncio.Task[None]] = set()
@@ -71,14 +75,27 @@ class Gatherer(Generic[Q, A]):
 
     def _dispatch(self) -> None:
         self._scheduled = None
-        batch = [item for item in self._pending[: self._batch_max] if not item[1].done()]
-        del self._pending[: self._batch_max]
+        batch = self._take()
         if batch:
             self._last_size = len(batch)
             task = asyncio.get_running_loop().create_task(self._run(batch))
             self._under_way.add(task)
             task.add_done_callback(self._finished)
         self._next()
+
+    def _take(self) -> list[tuple[Q, asyncio.Future[A]]]:
+        """The oldest that fit a batch, at least one; those whose callers left are dropped."""
+        batch: list[tuple[Q, asyncio.Future[A]]] = []
+        taken = weight = 0
+        for item in self._pending:
+            if not item[1].done():
+                weight += self._weigh(item[0])
+                if batch and weight > self._batch_max:
+                    break
+                batch.append(item)
+            taken += 1
+        del self._pending[:taken]
+        return batch
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._under_way.discard(task)

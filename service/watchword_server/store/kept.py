@@ -6,7 +6,6 @@ which anything went wrong is thrown away, and the next one is made anew.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -27,13 +26,13 @@ class Kept:
     ) -> Sequence[Any]:
         """Runs one statement, up to `attempts` times if it was given up only because of others.
 
-        Driver errors come out as StoreError; so does taking longer than `timeout` seconds, connecting included.
+        Driver errors come out as StoreError; so does an attempt that takes longer than `timeout` seconds. Connecting
+        has a limit of its own.
         """
         connection: Connection | None = None
         try:
-            async with asyncio.timeout(timeout):
-                connection = self._idle.pop() if self._idle else await self._connect()
-                rows: Sequence[Any] = await _fetch(connection, sql, arguments, attempts)
+            connection = self._take() or await self._connect()
+            rows: Sequence[Any] = await _fetch(connection, sql, arguments, attempts, timeout)
         except DRIVER_ERRORS as error:
             self._give_back(connection, error)
             raise translated(error) from error
@@ -43,6 +42,14 @@ class Kept:
             raise
         self._idle.append(connection)
         return rows
+
+    def _take(self) -> Connection | None:
+        """One that lives, as far as is known. A restarted server has closed all of them, not only the first."""
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.is_closed():
+                return connection
+        return None
 
     def _give_back(self, connection: Connection | None, error: Exception) -> None:
         if connection is None:
@@ -64,11 +71,13 @@ class Kept:
                 connection.terminate()
 
 
-async def _fetch(connection: Connection, sql: str, arguments: Sequence[object], attempts: int) -> Sequence[Any]:
+async def _fetch(
+    connection: Connection, sql: str, arguments: Sequence[object], attempts: int, timeout: float | None
+) -> Sequence[Any]:
     while True:
         attempts -= 1
         try:
-            rows: Sequence[Any] = await connection.fetch(sql, *arguments)
+            rows: Sequence[Any] = await connection.fetch(sql, *arguments, timeout=timeout)
         except RETRIED:
             if not attempts:
                 raise

@@ -27,8 +27,7 @@ class Lookups:
         *,
         timeout_seconds: float,
         queue_max: int,
-        batch_max: int = 512,
-        lanes: int = 2,
+        ids_max: int = 2048,
         linger_seconds: float = 0.001,
         observe: Callable[[int], None],
         count: Callable[[str], None],
@@ -41,10 +40,10 @@ class Lookups:
         self._read_many = query("read_many")
         self._gatherer: Gatherer[Sequence[UUID], Snapshot] = Gatherer(
             self._send,
-            batch_max=batch_max,
+            batch_max=ids_max,
             queue_max=queue_max,
-            lanes=lanes,
             linger_seconds=linger_seconds,
+            weigh=len,
             observe=observe,
         )
 
