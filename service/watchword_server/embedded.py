@@ -184,10 +184,11 @@ class EmbeddedPostgres:
                 f"       pg_dump --format=custom --file=watchword.dump '{self.dsn}'\n"
                 f"     and stop the server\n"
                 f"  2. mv {self.folder} {self.folder}.{found}\n"
-                f"  3. with this installation: start the server once and stop it (it makes an empty folder), start it"
-                f" again, then\n"
-                f"       {programs.folder}/pg_restore --clean --if-exists --no-owner \\\n"
-                f"         --dbname='{self.dsn}' watchword.dump\n"
+                f"  3. with this installation: start the server (it makes an empty database) and, while it runs,\n"
+                f"       export PATH={programs.folder}:$PATH PGHOST={self.folder} PGUSER={SUPERUSER}\n"
+                f"       dropdb --force {DATABASE} && createdb {DATABASE}\n"
+                f"       pg_restore --no-owner --single-transaction --exit-on-error --dbname={DATABASE}"
+                f" watchword.dump\n     then start it anew\n"
                 f"Keep {self.data_dir}/keyring.json where it is: without it no token in the dump is any good."
             )
 
