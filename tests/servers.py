@@ -51,13 +51,18 @@ class ServerProcess:
         return self._process.pid
 
     def start(self) -> Self:
-        """Starts it and waits until it serves."""
+        """Starts it, perhaps again, and waits until it serves."""
+        self._lines = Queue()
         self._process = subprocess.Popen(
             [*WATCHWORD, "serve"], env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        match = self.wait_for_log(_SERVING, seconds=START_SECONDS_MAX)
+        try:
+            match = self.wait_for_log(_SERVING, seconds=START_SECONDS_MAX)
+        except AssertionError:
+            self.stop()
+            raise
         self.address, self.transport = match[1], match[2]
         return self
 

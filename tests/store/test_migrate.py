@@ -80,5 +80,5 @@ def test_error_shows_nothing_of_the_connection_string(work: object, address: str
 
 
 def test_error_of_the_server_is_told_in_its_own_sentence(postgres: Databases) -> None:
-    with pytest.raises(migrate.MigrationError, match='^database "no_such_database" does not exist$'):
+    with pytest.raises(migrate.MigrationError, match=r'^database "no_such_database" does not exist$'):
         migrate.status(postgres.dsn("no_such_database"))
