@@ -74,6 +74,7 @@ async def opened(
             store = PostgresStore(
                 database,
                 lookup_timeout_seconds=settings.lookup_timeout_seconds,
+                statement_timeout_seconds=settings.statement_timeout_seconds,
                 observe_lookups=observe_lookups,
                 observe_issues=observe_issues,
                 count_statement=count_statement,

@@ -21,6 +21,19 @@ def locked_tokens(dsn: str, *secrets: str) -> Iterator[psycopg.Connection]:
         yield database
 
 
+def wait_until_revoked(dsn: str, secret: str) -> None:
+    """Until the database has this token as revoked; fails after about 20 s."""
+    with psycopg.connect(dsn, autocommit=True) as database:
+        for _ in range(_POLLS_MAX):
+            row = database.execute(
+                "select revoked_at is not null from tokens where id = %s", (parse_token(secret).token_id,)
+            ).fetchone()
+            if row == (True,):
+                return
+            database.execute("select pg_sleep(0.01)")
+    raise AssertionError("the token was not revoked")
+
+
 def wait_for_waiting(dsn: str, count: int = 1) -> None:
     """Until so many statements in this database wait for a lock; fails after about 20 s."""
     with psycopg.connect(dsn, autocommit=True) as database:

@@ -114,3 +114,24 @@ def test_a_killed_embedded_postgres_is_started_again_with_all_that_was_acknowled
         assert admin.record(gone.token.token_id).state == pb.TOKEN_STATE_REVOKED
         assert admin.issue(unique()).secret
         assert int((folder / "postgres" / "postmaster.pid").read_text().splitlines()[0]) != postmaster
+
+
+@TRANSPORTS
+def test_a_database_that_hangs_is_unavailable_and_not_waited_for(dsn: str, transport: str) -> None:
+    limits = {"WATCHWORD_STATEMENT_TIMEOUT_SECONDS": "0.3", "WATCHWORD_LOOKUP_TIMEOUT_SECONDS": "0.3"}
+    with running_watchword(dsn, transport=transport, **limits) as running:
+        admin = administrator(running)
+        for table, paths in (
+            ("scopes", ["/watchword.v1.TokenService/ListScopes"]),
+            ("audit_events", ["/watchword.v1.AuditService/ListEvents"]),
+            # The callers' own tokens: nothing can be answered.
+            ("tokens", METHODS),
+        ):
+            with psycopg.connect(dsn) as database:
+                database.execute(sql.SQL("lock table {} in access exclusive mode").format(sql.Identifier(table)))
+                for path in paths:
+                    answer = refused(admin.send, path, REQUESTS[path].SerializeToString())
+                    assert (answer.code, answer.reason) == (grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE")
+                    assert answer.retry_seconds
+        assert admin.list_tokens(pb.ListTokensRequest()).tokens
+        assert admin.list_scopes(pb.ListScopesRequest()).scopes

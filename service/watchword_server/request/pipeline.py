@@ -174,8 +174,11 @@ def _carry_out(method: Method[R], access: Access, surroundings: Surroundings) ->
         if fault is not None:
             raise fault
         assert request is not None
-        if method.writes and (context.time_remaining() or WRITE_SECONDS_MIN) < WRITE_SECONDS_MIN:
-            raise DeadlineTooNearError
+        if method.writes:
+            # None is no deadline; zero is one that is over.
+            seconds_left = context.time_remaining()
+            if seconds_left is not None and seconds_left < WRITE_SECONDS_MIN:
+                raise DeadlineTooNearError
         return await answer(Call(caller, request, tokens, snapshot, context.peer))
 
     return carry_out

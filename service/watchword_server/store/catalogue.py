@@ -13,23 +13,26 @@ from watchword_server.store.revocations import record_event
 class Catalogue:
     """Reads and extends the catalogue. Names are never removed, so a name once known stays known."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, timeout_seconds: float) -> None:
         self._database = database
+        self._timeout_seconds = timeout_seconds
 
     async def page(self, *, limit: int, after: str) -> Sequence[ScopeEntry]:
         """Entries in order of names, those after `after`."""
-        async with self._database.connection() as connection:
-            return [_entry(row) for row in await connection.fetch(query("list_scopes"), after, limit)]
+        return [_entry(row) for row in await self._fetch(query("list_scopes"), after, limit)]
 
     async def named(self, names: Sequence[str]) -> Sequence[ScopeEntry]:
         """Entries with these names."""
-        async with self._database.connection() as connection:
-            return [_entry(row) for row in await connection.fetch(query("named_scopes"), names)]
+        return [_entry(row) for row in await self._fetch(query("named_scopes"), names)]
 
     async def names(self) -> frozenset[str]:
         """All names."""
+        return frozenset(row["name"] for row in await self._fetch(query("scope_names")))
+
+    async def _fetch(self, sql: str, *arguments: object) -> Sequence[Any]:
         async with self._database.connection() as connection:
-            return frozenset(row["name"] for row in await connection.fetch(query("scope_names")))
+            rows: Sequence[Any] = await connection.fetch(sql, *arguments, timeout=self._timeout_seconds)
+            return rows
 
     async def register(self, scopes: Sequence[ScopeEntry], actor: Actor) -> int | ScopeOwned:
         """Adds scopes for the actor's subject, all or nothing."""

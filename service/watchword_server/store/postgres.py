@@ -51,6 +51,7 @@ class PostgresStore:
         database: Database,
         *,
         lookup_timeout_seconds: float = 5,
+        statement_timeout_seconds: float = 5,
         queue_max: int = 10_000,
         observe_lookups: Callable[[int], None] = _unobserved,
         observe_issues: Callable[[int], None] = _unobserved,
@@ -66,7 +67,9 @@ class PostgresStore:
         )
         self._issues = Issues(database, queue_max=queue_max, observe=observe_issues, count=count_statement)
         self._revocations = Revocations(database, queue_max=queue_max)
-        self._catalogue = Catalogue(database)
+        # For what lists and shows. A write has none: a commit is never given up half way.
+        self._timeout_seconds = statement_timeout_seconds
+        self._catalogue = Catalogue(database, timeout_seconds=statement_timeout_seconds)
 
     def read(self, token_ids: Sequence[UUID]) -> Awaitable[Snapshot]:
         """See the contract."""
@@ -90,6 +93,7 @@ class PostgresStore:
                 wanted.issued_by,
                 wanted.include_inactive,
                 wanted.limit,
+                timeout=self._timeout_seconds,
             )
             now = rows[0]["read_at"] if rows else await connection.fetchval("select now()")
         return [record_of(row) for row in rows], now
@@ -121,6 +125,7 @@ class PostgresStore:
                 wanted.action,
                 wanted.since,
                 wanted.limit,
+                timeout=self._timeout_seconds,
             )
         return [
             AuditEvent(
