@@ -11,6 +11,7 @@ VENV      := .venv
 BIN       := $(VENV)/bin
 STAMP     := $(VENV)/.installed
 GENERATED := clients/python/watchword/v1
+EXAMPLE := examples/orders/v1
 PROTOS    := protos/watchword/v1
 PIP       := -m pip --quiet --disable-pip-version-check --no-input
 TYPED     := $(wildcard service clients/python tests bench examples deploy)
@@ -76,22 +77,25 @@ breaking: $(STAMP) ## the API broke nothing since the last release, or main
 	@.ci/breaking $(BIN)/buf
 
 generate: $(STAMP) ## write the generated code anew
-	@$(call generate_into,clients/python)
+	@$(call generate_into,clients/python,examples)
 	@touch $(GENERATED)/__init__.py
 
 # Generated beside the tree and compared, so that a check never changes what it checks.
 generate-check: $(STAMP) ## the committed generated code is current
 	$(call heading,generated code)
 	@rm -rf build/generated && mkdir -p build/generated
-	@$(call generate_into,build/generated)
+	@$(call generate_into,build/generated,build/generated)
 	@touch build/generated/watchword/v1/__init__.py
 	@diff -r --exclude=__pycache__ build/generated/watchword/v1 $(GENERATED) || { echo "The generated code is not what the protos say: run make generate, and commit" >&2; exit 1; }
-	@echo "$(GENERATED) is current"
+	@diff --exclude=__pycache__ --exclude=__init__.py --exclude=orders.proto -r build/generated/orders/v1 $(EXAMPLE) || { echo "The example's generated code is not what its proto says: run make generate, and commit" >&2; exit 1; }
+	@echo "$(GENERATED) and $(EXAMPLE) are current"
 
-generate_into = $(BIN)/python -m grpc_tools.protoc --proto_path=protos \
+# The API's code into $(1), the example's into $(2).
+generate_into = $(call protoc,$(1),$(PROTOS)/*.proto) && $(call protoc,$(2),$(EXAMPLE)/*.proto)
+protoc = $(BIN)/python -m grpc_tools.protoc --proto_path=protos --proto_path=examples \
   --python_out=$(1) --grpc_python_out=$(1) --mypy_out=quiet:$(1) --mypy_grpc_out=quiet:$(1) \
   --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
-  $(PROTOS)/*.proto
+  $(2)
 
 # The client library alone, on the oldest versions it admits and on the newest there are.
 compat: build/compat-oldest/.installed build/compat-newest/.installed ## the client library on its oldest and newest dependencies
