@@ -134,8 +134,8 @@ class Issuing:
         )
         outcome = await self._store.issue(NewToken(record, actor, order.request_id))
         match outcome:
-            case Issued():
-                return IssuedToken(token, record)
+            case Issued(created_at):
+                return IssuedToken(token, record._replace(created_at=created_at))
             case RequestIdUsed(used_for):
                 raise RequestIdUsedError(used_for)
             case IssuerGone():
