@@ -6,7 +6,6 @@ import asyncio
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.docs.documents import Block, blocks
+from tests.docs.ports import free_port
 from tests.servers import START_SECONDS_MAX
 from tests.tooling.sources import ROOT
 
@@ -35,13 +35,6 @@ def plain(text: str) -> list[str]:
     for pattern, name in _VARIES:
         text = pattern.sub(name, text)
     return [line.rstrip() for line in text.strip().splitlines()]
-
-
-def free_port() -> int:
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        port: int = bound.getsockname()[1]
-        return port
 
 
 class Clone:
