@@ -48,7 +48,7 @@ def details_trailer(code: grpc.StatusCode, message: str, *details: Message) -> t
     return ((DETAILS_KEY, status.SerializeToString()),)
 
 
-def reason_detail(reason: str, **metadata: str) -> ErrorInfo:
+def reason_detail(reason: str, /, **metadata: str) -> ErrorInfo:
     """Why a call was refused: `reason` in UPPER_SNAKE_CASE, in Watchword's domain, with string metadata."""
     return ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata)
 

@@ -33,7 +33,7 @@ class FieldsInvalidError(RefusalError):
 
 
 class CallerUnknownError(RefusalError):
-    """The caller's own token is missing, malformed or not active. `reason` is one of design's TOKEN_ reasons."""
+    """The caller's own token is missing, malformed or not active. `reason` is TOKEN_MALFORMED or TOKEN_INACTIVE."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)

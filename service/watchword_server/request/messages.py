@@ -17,7 +17,7 @@ from watchword_server.rules.tokens import Grant, TokenRecord
 from watchword_server.rules.verdicts import Reason, Verdict
 from watchword_server.store.contract import AuditEvent, Position, ScopeEntry, Snapshot
 
-# How long a verifier under a live lease may keep an answer: see design of the cache.
+# How long a verifier under a live lease may keep an answer: ValidateResponse.cacheable_for.
 CACHEABLE_ACTIVE_MAX: Final = timedelta(hours=1)
 CACHEABLE_INACTIVE_SECONDS: Final = 60
 _CACHEABLE_ACTIVE_SECONDS: Final = int(CACHEABLE_ACTIVE_MAX.total_seconds())

@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 import grpc
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 
 from watchword.bearer import BearerError
-from watchword.status import DOMAIN, details_trailer
+from watchword.status import FieldViolation, details_trailer, field_detail, reason_detail, retry_detail
 from watchword_server.answer.errors import (
     CallerUnknownError,
     DeadlineTooNearError,
@@ -24,7 +22,7 @@ from watchword_server.answer.errors import (
     ScopeOwnedError,
     TokenNotFoundError,
 )
-from watchword_server.store.contract import RowRefusedError, StoreError, StoreOverloadedError, StoreUnavailableError
+from watchword_server.store.contract import RowRefusedError, StoreOverloadedError, StoreUnavailableError
 
 Answer = tuple[grpc.StatusCode, str, Sequence[tuple[str, bytes]]]
 
@@ -63,8 +61,6 @@ def answer_for(error: BaseException) -> Answer | None:
         )
     if isinstance(error, RowRefusedError):
         return _answer(grpc.StatusCode.INVALID_ARGUMENT, "ROW_REFUSED", "the database refused to store this")
-    if isinstance(error, StoreError):
-        return None
     return None
 
 
@@ -87,14 +83,7 @@ def _refusal(error: RefusalError) -> Answer:
     code = _CODES[type(error)]
     extra: list[Message] = []
     if isinstance(error, FieldsInvalidError):
-        extra.append(
-            BadRequest(
-                field_violations=[
-                    BadRequest.FieldViolation(field=path, description=description)
-                    for path, description in error.faults[:_FAULTS_MAX]
-                ]
-            )
-        )
+        extra.append(field_detail(*(FieldViolation(*fault) for fault in error.faults[:_FAULTS_MAX])))
     return _answer(code, error.reason, error.message, error.metadata, *extra, retry=code is grpc.StatusCode.UNAVAILABLE)
 
 
@@ -106,8 +95,7 @@ def _answer(
     *extra: Message,
     retry: bool = False,
 ) -> Answer:
-    info = ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata)
-    details = [info, *extra]
+    details = [reason_detail(reason, **(metadata or {})), *extra]
     if retry:
-        details.append(RetryInfo(retry_delay=Duration(seconds=_RETRY_SECONDS)))
+        details.append(retry_detail(_RETRY_SECONDS))
     return code, message, details_trailer(code, message, *details)
