@@ -68,7 +68,8 @@ class Settings(BaseModel):
     lookup_timeout_seconds: float = Field(default=2.0, gt=0, le=60, allow_inf_nan=False)
     statement_timeout_seconds: float = Field(default=5.0, gt=0, le=600, allow_inf_nan=False)
     connect_timeout_seconds: float = Field(default=5.0, gt=0, le=60, allow_inf_nan=False)
-    pool_size_max: int = Field(default=8, ge=1, le=90)
+    # Making an administrator holds one connection for its lock, and works on another.
+    pool_size_max: int = Field(default=8, ge=2, le=90)
 
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
