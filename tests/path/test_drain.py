@@ -108,9 +108,8 @@ def test_a_second_signal_ends_it_at_once(dsn: str, transport: str) -> None:
             assert row == (None,)
 
 
-@TRANSPORTS
-def test_a_call_that_outlasts_the_grace_is_cut_off(dsn: str, transport: str) -> None:
-    with running_watchword(dsn, transport=transport, WATCHWORD_DRAIN_GRACE_SECONDS="0.5") as running:
+def test_a_call_that_outlasts_the_grace_is_cut_off_and_does_not_keep_the_process(dsn: str) -> None:
+    with running_watchword(dsn, WATCHWORD_DRAIN_GRACE_SECONDS="0.5") as running:
         admin = administrator(running)
         secret = admin.issue(unique()).secret
         with locked_tokens(dsn, secret):
