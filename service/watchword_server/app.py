@@ -43,6 +43,7 @@ from watchword_server.transport.server import BoundServer, Limits, build_server
 from watchword_server.transport.tls import TlsFiles, certificate_ends_at, server_credentials
 
 _PROBE_SECONDS: Final = 1.0
+_HURRIED_SECONDS: Final = 0.1
 _HOUSEKEEPING_SECONDS: Final = 3600.0
 _ADMINISTRATOR_CHECK_SECONDS: Final = 300.0
 _CERTIFICATE_CHECK_SECONDS: Final = 60.0
@@ -110,6 +111,8 @@ async def serve(
             grace_seconds=settings.drain_grace_seconds,
             hurried=stopping.hurried,
         )
+        if not whole:
+            await parts.store.close(patience_seconds=_HURRIED_SECONDS)
         _log.info("stopped" if whole else "stopped; calls were cut off")
 
 
