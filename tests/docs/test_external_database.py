@@ -147,10 +147,14 @@ def test_the_serving_role_can_neither_change_the_schema_nor_the_audit_log(
         deployment.execute(deployment.url("watchword"), forbidden)
 
 
-def test_without_the_grant_of_ensure_partition_the_start_names_the_privilege(empty: Deployment) -> None:
+def test_a_missing_grant_is_named_by_doctor(empty: Deployment) -> None:
     _run(empty, "db", "upgrade")
+    before = _run(empty, "doctor", code=1)
+    assert "the serving role lacks select, insert, update on tokens; " in before
+    assert "select on _yoyo_migrations" in before
     without = "".join(line for line in sql(EXTERNAL, 1).splitlines(keepends=True) if "ensure_partition" not in line)
     empty.execute(empty.url("watchword_owner"), without)
+    assert "the serving role lacks execute on ensure_partition " in _run(empty, "doctor", code=1)
     assert "InsufficientPrivilegeError" in empty.server.run("serve").stderr
 
 

@@ -53,6 +53,10 @@ async def _in_database(
         await postgres.check_clock(connection),
         *await postgres.check_durability(connection, embedded=settings.embedded),
     ]
+    # Before the migrations: a role that may not read their table sees none of them.
+    privileges = await stored.check_privileges(connection)
+    if privileges:
+        return [*findings, *privileges]
     migrations = await _migrations(dsn)
     findings.append(migrations)
     if migrations.status == "fail":

@@ -1,4 +1,4 @@
-"""What lies in the database: the pepper's fingerprint, partitions for tokens to come, administrators."""
+"""What lies in the database: rights, the pepper's fingerprint, partitions for tokens to come, administrators."""
 
 from __future__ import annotations
 
@@ -15,6 +15,24 @@ from watchword_server.store.database import query
 from watchword_server.store.partitions import covered_ranges, missing_partitions
 
 ADMINISTRATOR_WARNING: Final = timedelta(days=14)
+
+
+async def check_privileges(connection: asyncpg.Connection) -> list[Finding]:
+    """Whether the role of this connection may do what serving takes."""
+    lacking: dict[str, list[str]] = {}
+    for row in await connection.fetch(query("privileges")):
+        lacking.setdefault(row["name"], []).append(row["privilege"])
+    if not lacking:
+        return []
+    what = "; ".join(f"{', '.join(privileges)} on {name}" for name, privileges in lacking.items())
+    return [
+        Finding(
+            "privileges",
+            "fail",
+            f"the serving role lacks {what}",
+            "As the owner of the schema, run the grants in docs/operate.md, `Starting with an external database`.",
+        )
+    ]
 
 
 async def check_peppers(connection: asyncpg.Connection, keyring: Keyring) -> list[Finding]:

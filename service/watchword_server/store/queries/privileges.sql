@@ -1,0 +1,17 @@
+-- What serving takes and this role may not do, of the tables that exist. docs/operate.md has the grants.
+select needed.name, needed.privilege
+from (
+  values
+  ('tokens', 'select'), ('tokens', 'insert'), ('tokens', 'update'),
+  ('scopes', 'select'), ('scopes', 'insert'), ('scopes', 'update'),
+  ('feed', 'select'), ('feed', 'update'),
+  ('changes', 'select'), ('changes', 'insert'),
+  ('audit_events', 'select'), ('audit_events', 'insert'),
+  ('pepper_checks', 'select'), ('pepper_checks', 'insert'),
+  ('issue_requests', 'select'), ('issue_requests', 'insert'), ('issue_requests', 'update'), ('issue_requests', 'delete'),
+  ('_yoyo_migrations', 'select')
+) as needed (name, privilege)
+where not has_table_privilege(to_regclass(needed.name), needed.privilege)
+union all
+select 'ensure_partition', 'execute'
+where not has_function_privilege(to_regprocedure('ensure_partition(text, text, uuid, uuid)'), 'execute')
