@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -22,6 +23,8 @@ class Databases:
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
         self._template = f"watchword_template_{uuid4().hex[:8]}"
+        self._dropping = ThreadPoolExecutor(1)
+        self._drops: list[Future[None]] = []
 
     def _admin(self) -> psycopg.Connection:
         return psycopg.connect(self._dsn, autocommit=True)
@@ -58,7 +61,8 @@ class Databases:
         try:
             yield self.dsn(name)
         finally:
-            self.drop(name)
+            # A drop waits for a checkpoint, and no test has to wait for that.
+            self._drops.append(self._dropping.submit(self.drop, name))
 
     def drop(self, name: str) -> None:
         """Ends a database and whoever is connected to it."""
@@ -66,8 +70,11 @@ class Databases:
             admin.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
 
     def close(self) -> None:
-        """Drops the template."""
+        """Drops what is left."""
         self.drop(self._template)
+        self._dropping.shutdown()
+        for drop in self._drops:
+            drop.result()
 
 
 @contextmanager
@@ -85,4 +92,7 @@ def databases() -> Iterator[Databases]:
     with tempfile.TemporaryDirectory(prefix="wwt") as folder, EmbeddedPostgres(Path(folder)) as embedded:
         made = Databases(embedded.dsn)
         made.prepare()
-        yield made
+        try:
+            yield made
+        finally:
+            made.close()
