@@ -11,6 +11,7 @@ import pytest
 from tests.store.support import (
     EVERYTHING,
     OPERATOR,
+    WAIT_SECONDS_MAX,
     live,
     new_token,
     position,
@@ -22,7 +23,7 @@ from tests.store.support import (
 from watchword.token import format_token_id
 from watchword_server.rules.tokens import Grant
 from watchword_server.store.contract import EventQuery, Revoked, StoreOverloadedError
-from watchword_server.store.database import Database
+from watchword_server.store.database import READS_MAX, READS_WAITING_MAX, Database
 from watchword_server.store.postgres import PostgresStore
 from watchword_server.store.revocations import Revocations
 
@@ -280,6 +281,37 @@ async def test_revocations_that_wait_leave_connections_to_the_checks(
         assert not any(one.done() for one in ending)
         blocker.commit()
     assert len({one.position.number for one in await asyncio.gather(*ending)}) == 50
+
+
+async def test_lists_leave_connections_to_revocations(
+    store: PostgresStore, database: Database, plain: psycopg.Connection, ready_dsn: str
+) -> None:
+    """Whoever may read, and lists without end, keeps nobody from revoking, and the health probe from no connection."""
+    token_id = await stored(store)
+    with psycopg.connect(ready_dsn) as blocker:
+        blocker.execute("lock table audit_events in access exclusive mode")
+        listing = [asyncio.ensure_future(store.events(EventQuery())) for _ in range(50)]
+        await waiting_for_locks(plain)
+        async with asyncio.timeout(WAIT_SECONDS_MAX):
+            await database.ping()
+            ending = asyncio.ensure_future(store.revoke(revocation(token_id=token_id)))
+            # Its audit event waits for the table too; it got there.
+            await waiting_for_locks(plain, READS_MAX + 1)
+        blocker.rollback()
+    await ending
+    assert not await live(store, token_id)
+    await asyncio.gather(*listing)
+
+
+async def test_too_many_lists_are_refused_at_once(store: PostgresStore, ready_dsn: str) -> None:
+    with psycopg.connect(ready_dsn) as blocker:
+        blocker.execute("lock table audit_events in access exclusive mode")
+        listing = [asyncio.ensure_future(store.events(EventQuery())) for _ in range(READS_MAX + READS_WAITING_MAX)]
+        await asyncio.sleep(0)
+        with pytest.raises(StoreOverloadedError):
+            await store.events(EventQuery())
+        blocker.rollback()
+    await asyncio.gather(*listing)
 
 
 async def test_too_many_revocations_are_refused_at_once(database: Database, ready_dsn: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from watchword_server.store.contract import Actor, ScopeEntry, ScopeOwned, StoreError
@@ -19,18 +20,22 @@ class Catalogue:
 
     async def page(self, *, limit: int, after: str) -> Sequence[ScopeEntry]:
         """Entries in order of names, those after `after`."""
-        return [_entry(row) for row in await self._fetch(query("list_scopes"), after, limit)]
+        return [_entry(row) for row in await self._fetch(self._database.reading(), query("list_scopes"), after, limit)]
 
     async def named(self, names: Sequence[str]) -> Sequence[ScopeEntry]:
         """Entries with these names."""
-        return [_entry(row) for row in await self._fetch(query("named_scopes"), names)]
+        return [_entry(row) for row in await self._fetch(self._database.reading(), query("named_scopes"), names)]
 
     async def names(self) -> frozenset[str]:
         """All names."""
-        return frozenset(row["name"] for row in await self._fetch(query("scope_names")))
+        # Asked for by Issue, which does not wait behind those who list.
+        rows = await self._fetch(self._database.connection(), query("scope_names"))
+        return frozenset(row["name"] for row in rows)
 
-    async def _fetch(self, sql: str, *arguments: object) -> Sequence[Any]:
-        async with self._database.connection() as connection:
+    async def _fetch(
+        self, borrowed: AbstractAsyncContextManager[Connection], sql: str, *arguments: object
+    ) -> Sequence[Any]:
+        async with borrowed as connection:
             rows: Sequence[Any] = await connection.fetch(sql, *arguments, timeout=self._timeout_seconds)
             return rows
 

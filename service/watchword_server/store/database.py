@@ -12,13 +12,17 @@ from typing import Any, Final, TypeVar
 
 import asyncpg
 
-from watchword_server.store.contract import RowRefusedError, StoreError, StoreUnavailableError
+from watchword_server.store.contract import RowRefusedError, StoreError, StoreOverloadedError, StoreUnavailableError
 
 # A dead peer on an idle connection is noticed within about 30 s; asyncpg sets none of these.
 _KEEPALIVE = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 30_000))
 # Both are cured by doing the transaction again.
 RETRIED: Final = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 WRITE_ATTEMPTS_MAX: Final = 5
+# Lists and searches at a time, and waiting: they may take seconds each, and whoever asks for many must leave
+# connections to revocations and to the health probe, and permits to everybody else's calls.
+READS_MAX: Final = 2
+READS_WAITING_MAX: Final = 64
 # Everything that a database, the driver or the way between them raises.
 DRIVER_ERRORS: Final = (
     asyncpg.PostgresError,
@@ -49,6 +53,8 @@ class Database:
     def __init__(self, pool: asyncpg.Pool, connect: Callable[[str], Awaitable[Connection]]) -> None:
         self._pool = pool
         self._connect = connect
+        self._reads = asyncio.Semaphore(READS_MAX)
+        self._reads_asked = 0
 
     @classmethod
     async def open(cls, dsn: str, *, pool_size_max: int, connect_timeout_seconds: float = 5) -> Database:
@@ -96,6 +102,21 @@ class Database:
                     raise
         except DRIVER_ERRORS as error:
             raise translated(error) from error
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[Connection]:
+        """As `connection`, in turn, for what may take long (test_lists_leave_connections_to_revocations).
+
+        Raises StoreOverloadedError when too many wait for theirs.
+        """
+        if self._reads_asked >= READS_MAX + READS_WAITING_MAX:
+            raise StoreOverloadedError("too many lists wait for the database")
+        self._reads_asked += 1
+        try:
+            async with self._reads, self.connection() as connection:
+                yield connection
+        finally:
+            self._reads_asked -= 1
 
     async def ping(self) -> None:
         """One trip to the database. Raises StoreUnavailableError."""

@@ -85,7 +85,7 @@ class PostgresStore:
 
     async def tokens(self, wanted: TokenQuery) -> tuple[Sequence[TokenRecord], datetime]:
         """See the contract."""
-        async with self._database.connection() as connection:
+        async with self._database.reading() as connection:
             rows = await connection.fetch(
                 query("list_tokens"),
                 wanted.after,
@@ -116,7 +116,7 @@ class PostgresStore:
 
     async def events(self, wanted: EventQuery) -> Sequence[AuditEvent]:
         """See the contract."""
-        async with self._database.connection() as connection:
+        async with self._database.reading() as connection:
             rows = await connection.fetch(
                 query("list_events"),
                 wanted.before,
