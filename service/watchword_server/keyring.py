@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import errno
 import hashlib
 import json
 import os
@@ -19,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Self
+
+from watchword_server.private_file import create_private_file
 
 PEPPER_BYTES: Final = 32
 PEPPER_BYTES_MAX: Final = 128
@@ -110,13 +111,13 @@ class Keyring:
 
         The file appears whole, on disk and with mode 0600 or not at all, and of two processes that race, both use the
         one that won. Raises KeyringError if others could read the file, or if it is damaged: a server that went on with
-        a fresh one would refuse every token there is.
+        a fresh one would refuse every token there is; PrivateFileError if it cannot be written.
         """
         try:
             return cls.load(_read_private(path))
         except FileNotFoundError:
             pass
-        _write_once(path, cls.generate().dump().encode())
+        create_private_file(path, cls.generate().dump())
         return cls.load(_read_private(path))
 
 
@@ -175,26 +176,3 @@ def _read_private(path: Path) -> str:
         return content.decode("utf-8")
     except UnicodeDecodeError:
         raise KeyringError("the keyring is not JSON") from None
-
-
-def _write_once(path: Path, content: bytes) -> None:
-    """Puts `content` at `path` unless something is there: synced aside, then linked, which cannot replace."""
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(aside, path)
-        except OSError as error:
-            if error.errno != errno.EEXIST:
-                raise
-    finally:
-        aside.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -54,7 +54,7 @@ async def opened(
 
     The embedded database is started and migrated; an external one has to be migrated already. Raises the error of
     whatever is not as it must be: EmbeddedPostgresError, MigrationError, StoreUnavailableError, KeyringError,
-    PepperMismatchError.
+    PrivateFileError, PepperMismatchError.
     """
     embedded = EmbeddedPostgres(settings.data_dir) if settings.embedded else None
     try:

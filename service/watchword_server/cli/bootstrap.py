@@ -10,7 +10,6 @@ import typer
 from watchword_server.cli.errors import CommandError, ExitCode
 from watchword_server.cli.local import read_settings, server_side
 from watchword_server.cli.output import Output, OutputFormat
-from watchword_server.cli.private_file import replace_private_file
 
 
 def bootstrap(
@@ -26,6 +25,7 @@ def bootstrap(
     output = Output(OutputFormat.TABLE)
     with server_side("bootstrap"):
         from watchword_server import admin
+        from watchword_server.private_file import replace_private_file
 
         settings = read_settings()
         try:

@@ -19,7 +19,6 @@ from watchword_server.cli.errors import CommandError, ExitCode
 from watchword_server.cli.local import server_side
 from watchword_server.cli.options import OutputOption
 from watchword_server.cli.output import Column, Output, OutputFormat
-from watchword_server.cli.private_file import replace_private_file
 
 if TYPE_CHECKING:
     from watchword_server.keyring import Keyring
@@ -118,6 +117,8 @@ def _load(path: Path) -> Keyring:
 
 
 def _finish(path: Path, keyring: Keyring, print_instead: bool, done: str) -> None:
+    from watchword_server.private_file import replace_private_file
+
     output = Output(OutputFormat.TABLE)
     if print_instead:
         output.line(keyring.dump().rstrip("\n"))

@@ -39,6 +39,7 @@ def _known(error: Exception) -> CommandError | None:
     from watchword_server.keyring import KeyringError
     from watchword_server.observe.exposition import ExpositionError
     from watchword_server.observe.traces import TracesError
+    from watchword_server.private_file import PrivateFileError
     from watchword_server.settings import SettingsError
     from watchword_server.store.contract import StoreError
     from watchword_server.store.migrate import MigrationError
@@ -54,6 +55,10 @@ def _known(error: Exception) -> CommandError | None:
                 "Restore the keyring that belongs to this database; without it no token in it can be checked.",
                 ExitCode.CONFIGURATION,
                 "KEYRING_INVALID",
+            )
+        case PrivateFileError():
+            return CommandError(
+                str(error), "Run this as the user that owns the folder.", ExitCode.CONFIGURATION, "FILE_UNWRITABLE"
             )
         case EmbeddedPostgresError():
             return CommandError(
