@@ -222,15 +222,44 @@ def test_by_subject_what_is_out_of_reach_is_counted_and_left(admin: Party, team:
 
 
 def test_cascade_of_a_presented_token_reaches_only_what_the_caller_may_end(admin: Party) -> None:
-    issuer = admin.party(unique(), ["watchword.issue"], grants=[grant()])
+    issuer = admin.party(unique(), ["watchword.issue", "watchword.revoke"], grants=[grant()])
     child = issuer.issue(unique())
     answer = issuer.revoke(pb.RevokeRequest(token=issuer.secret, cascade=True))
     assert (answer.revoked_count, answer.out_of_reach_count) == (2, 0)
-    holder, parent = admin.party(unique()), admin.party(unique(), ["watchword.issue"], grants=[grant()])
+    holder, parent = (
+        admin.party(unique(), ["watchword.revoke"]),
+        admin.party(unique(), ["watchword.issue"], grants=[grant()]),
+    )
     child = parent.issue(unique())
     answer = holder.revoke(pb.RevokeRequest(token=parent.secret, cascade=True))
     assert (answer.revoked_count, answer.out_of_reach_count) == (1, 1)
     assert admin.record(child.token.token_id).state == pb.TOKEN_STATE_LIVE
+
+
+def test_cascade_of_a_presented_token_needs_the_scope(admin: Party) -> None:
+    issuer = admin.party(unique(), ["watchword.issue"], grants=[grant()])
+    child = issuer.issue(unique())
+    error = refused(issuer.revoke, pb.RevokeRequest(token=issuer.secret, cascade=True))
+    assert error.reason == "SCOPE_MISSING"
+    assert admin.record(child.token.token_id).state == pb.TOKEN_STATE_LIVE
+
+
+def test_cascade_from_a_token_out_of_reach_ends_nothing(admin: Party) -> None:
+    parent = admin.party(unique(), ["watchword.issue"], grants=[grant()])
+    child = parent.issue(unique())
+    revoker = admin.party(unique(), ["watchword.revoke"], grants=[grant(subjects=child.token.subject)])
+    error = refused(revoker.revoke, pb.RevokeRequest(token_id=parent.token_id, cascade=True))
+    assert error.reason == "GRANT_MISSING"
+    assert admin.record(child.token.token_id).state == pb.TOKEN_STATE_LIVE
+
+
+def test_each_ended_token_has_an_event_of_its_own(admin: Party) -> None:
+    subject = unique()
+    issued = [admin.issue(subject) for _ in range(2)]
+    admin.revoke(subject=subject, reason="LEAKED")
+    for one in issued:
+        (event,) = _revoke_events(admin, token_id=one.token.token_id)
+        assert event.details["reason"] == "LEAKED"
 
 
 def test_revoke_writes_its_audit_event_in_the_same_transaction(watchword: Watchword, admin: Party) -> None:
@@ -260,7 +289,7 @@ def test_by_subject_the_event_names_the_subject(admin: Party) -> None:
     subject, actor = unique(), unique()
     admin.issue(subject)
     admin.party(actor, ["watchword.revoke"], grants=[grant()]).revoke(subject=subject)
-    (event,) = _revoke_events(admin, actor=actor)
+    (event,) = (event for event in _revoke_events(admin, actor=actor) if not event.token_id)
     assert (event.token_id, event.details["subject"], event.details["count"]) == ("", subject, "1")
 
 

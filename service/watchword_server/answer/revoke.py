@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 from uuid import UUID
 
+from watchword.scope import missing_scopes
 from watchword.token import ParsedToken
-from watchword_server.answer.errors import FieldsInvalidError, GrantMissingError
+from watchword_server.answer.errors import FieldsInvalidError, GrantMissingError, ScopeMissingError
 from watchword_server.answer.proof import Digests, proves
 from watchword_server.rules.fields import Faults
 from watchword_server.rules.tokens import TokenRecord
 from watchword_server.store.contract import Actor, Revocation, Revoked, Selector, Snapshot, Store
+
+_REVOKE: Final = "watchword.revoke"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +37,8 @@ class Revoking:
     async def revoke(self, caller: TokenRecord, actor: Actor, order: RevokeOrder, snapshot: Snapshot) -> Revoked:
         """Ends what the order names, within the caller's reach.
 
-        Raises FieldsInvalidError, GrantMissingError (a single token named by id lies outside the caller's grants),
-        PepperUnknownError, and the store's errors.
+        Raises FieldsInvalidError, ScopeMissingError, GrantMissingError (a single token named by id lies outside the
+        caller's grants), PepperUnknownError, and the store's errors.
         """
         faults = Faults()
         faults.text("reason", order.reason)
@@ -42,8 +46,11 @@ class Revoking:
             faults.name("subject", order.selector.subject)
         if faults.found:
             raise FieldsInvalidError(faults.found)
+        if order.presented is not None and order.cascade and missing_scopes(caller.scopes, [_REVOKE]):
+            # Its secret is leave to end the token itself, and no leave to end what others got from it.
+            raise ScopeMissingError(_REVOKE)
         revoked = await self._store.revoke(self._revocation(caller, actor, order, snapshot))
-        if revoked.out_of_reach and not revoked.count and order.selector.token_id is not None:
+        if revoked.refused:
             raise GrantMissingError("the token lies outside the grants of the calling token")
         return revoked
 

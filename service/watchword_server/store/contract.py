@@ -117,11 +117,12 @@ class Revocation:
 
 @dataclass(frozen=True, slots=True)
 class Revoked:
-    """What a revocation did; durable."""
+    """What a revocation did; durable. `refused`: the one token it named lies out of reach, and nothing was ended."""
 
     count: int
     out_of_reach: int
     position: Position
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)

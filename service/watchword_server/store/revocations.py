@@ -69,7 +69,8 @@ class Revocations:
 
 async def _transaction(connection: Connection, revocation: Revocation) -> Revoked:
     async with connection.transaction():
-        ended, out_of_reach = await _end(connection, revocation)
+        refused = not await _may_end_what_it_names(connection, revocation)
+        ended, out_of_reach = ([], 1) if refused else await _end(connection, revocation)
         selector = revocation.selector
         named = set() if selector.token_id is None else {selector.token_id}
         # A revocation that names a token always writes: whoever waits for the position waits for every verifier,
@@ -79,8 +80,17 @@ async def _transaction(connection: Connection, revocation: Revocation) -> Revoke
             await connection.execute(query("revoke_changes"), row["position"], sorted({*ended, *named}))
         else:
             row = await connection.fetchrow(query("position"))
-        await _record(connection, revocation, len(ended))
-    return Revoked(len(ended), out_of_reach, Position(row["epoch"], row["position"]))
+        await _record(connection, revocation, ended)
+    return Revoked(len(ended), out_of_reach, Position(row["epoch"], row["position"]), refused)
+
+
+async def _may_end_what_it_names(connection: Connection, revocation: Revocation) -> bool:
+    """Whether the token that the selector names by id is within reach. If not, nothing behind it is ended either."""
+    token_id = revocation.selector.token_id
+    if token_id is None or revocation.proved is not None:
+        return True
+    rows = await connection.fetch(query("revoke_candidates"), [token_id], None, [], revocation.cascade)
+    return all(_within_reach(row, revocation.within) for row in rows)
 
 
 async def _end(connection: Connection, revocation: Revocation) -> tuple[list[UUID], int]:
@@ -126,25 +136,40 @@ def _within_reach(row: Any, grants: Sequence[Grant]) -> bool:
     )
 
 
-async def _record(connection: Connection, revocation: Revocation, count: int) -> None:
+async def _record(connection: Connection, revocation: Revocation, ended: Sequence[UUID]) -> None:
+    """One event for the deed, and one for each token that it ended beside the named one: so that a token's own events
+    tell its end, however it came."""
     selector = revocation.selector
-    details = {"count": str(count), "reason": revocation.reason}
+    details = {"count": str(len(ended)), "reason": revocation.reason}
     if selector.subject is not None:
         details["subject"] = selector.subject
     if selector.issued_by is not None:
         details["issued_by"] = format_token_id(selector.issued_by)
     if revocation.cascade:
         details["cascade"] = "true"
-    await record_event(connection, "revoke", revocation.actor, selector.token_id, details)
+    deed = await record_event(connection, "revoke", revocation.actor, selector.token_id, details)
+    others = [token_id for token_id in ended if token_id != selector.token_id]
+    if others:
+        actor = revocation.actor
+        await connection.execute(
+            query("record_ended"),
+            [new_event_id() for _ in others],
+            others,
+            actor.subject,
+            actor.token_id,
+            actor.address,
+            json.dumps({"reason": revocation.reason, "by_event": str(deed)}),
+        )
 
 
 async def record_event(
     connection: Connection, action: str, actor: Actor, token_id: UUID | None, details: dict[str, str]
-) -> None:
-    """Writes one audit event into the transaction under way."""
+) -> UUID:
+    """Writes one audit event into the transaction under way; its id."""
+    event_id = new_event_id()
     await connection.execute(
         query("record_event"),
-        new_event_id(),
+        event_id,
         action,
         actor.subject,
         actor.token_id,
@@ -152,3 +177,4 @@ async def record_event(
         token_id,
         json.dumps(details),
     )
+    return event_id
