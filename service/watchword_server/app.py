@@ -18,13 +18,14 @@ import uvloop
 from watchword_server.admin import AdministratorExistsError, make_administrator
 from watchword_server.answer.register import Registering
 from watchword_server.answer.revoke import Revoking
+from watchword_server.data_folder import ADMIN_TOKEN_FILE
 from watchword_server.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from watchword_server.observe.exposition import Exposition
 from watchword_server.observe.logs import Logs
 from watchword_server.observe.masking import Masker, url_secrets
 from watchword_server.observe.metrics import Metrics
 from watchword_server.observe.traces import Traces
-from watchword_server.parts import ADMIN_TOKEN_FILE, Parts, opened
+from watchword_server.parts import Parts, opened
 from watchword_server.private_file import replace_private_file
 from watchword_server.request.access import ACCESS, check_access
 from watchword_server.request.audit_service import AuditService

@@ -21,6 +21,7 @@ from urllib.parse import quote
 
 import psutil
 
+from watchword_server.data_folder import KEYRING_FILE, POSTGRES_FOLDER, POSTGRES_SOCKET
 from watchword_server.embedded_account import AccountError, let_through, server_account
 from watchword_server.embedded_keeper import spawn_keeper
 from watchword_server.embedded_presence import Presence
@@ -67,7 +68,7 @@ class EmbeddedPostgres:
 
     def __init__(self, data_dir: Path, *, logger: logging.Logger | None = None) -> None:
         self.data_dir = data_dir.absolute()
-        self.folder = self.data_dir / "postgres"
+        self.folder = self.data_dir / POSTGRES_FOLDER
         self._log = logger or logging.getLogger(__name__)
         self._programs: Programs | None = None
         self._presence = Presence(self.data_dir)
@@ -84,7 +85,7 @@ class EmbeddedPostgres:
         """
         if self._presence.entered:
             return self.dsn
-        if len(os.fsencode(self.folder / ".s.PGSQL.5432")) > UNIX_PATH_BYTES_MAX:
+        if len(os.fsencode(self.data_dir / POSTGRES_SOCKET)) > UNIX_PATH_BYTES_MAX:
             raise EmbeddedPostgresError(
                 f"{self.data_dir} is too long for PostgreSQL's socket, whose path has at most {UNIX_PATH_BYTES_MAX}"
                 " bytes: choose a shorter WATCHWORD_DATA_DIR"
@@ -189,7 +190,7 @@ class EmbeddedPostgres:
                 f"       dropdb --force {DATABASE} && createdb {DATABASE}\n"
                 f"       pg_restore --no-owner --single-transaction --exit-on-error --dbname={DATABASE}"
                 f" watchword.dump\n     then start it anew\n"
-                f"Keep {self.data_dir}/keyring.json where it is: without it no token in the dump is any good."
+                f"Keep {self.data_dir / KEYRING_FILE} where it is: without it no token in the dump is any good."
             )
 
     def _create(self, programs: Programs) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from watchword_server.answer.issue import Issuing
+from watchword_server.data_folder import KEYRING_FILE
 from watchword_server.embedded import EmbeddedPostgres
 from watchword_server.keyring import Keyring
 from watchword_server.settings import Settings
@@ -17,9 +18,6 @@ from watchword_server.store.database import Database
 from watchword_server.store.partitions import ensure_partitions
 from watchword_server.store.peppers import check_peppers
 from watchword_server.store.postgres import PostgresStore
-
-KEYRING_FILE = "keyring.json"
-ADMIN_TOKEN_FILE = "admin-token"  # noqa: S105  # a file's name
 
 
 @dataclass(frozen=True, slots=True)

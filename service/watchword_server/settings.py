@@ -13,18 +13,16 @@ from pathlib import Path
 from typing import Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
-import platformdirs
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from watchword.token import PREFIX_DEFAULT, check_prefix
+from watchword_server.data_folder import POSTGRES_SOCKET, default_data_folder
 from watchword_server.settings_environment import SettingsError, read_environment
 from watchword_server.transport.listener import UNIX_PATH_BYTES_MAX, ListenAddress, parse_listen_address
 
 __all__ = ["SECRET_FIELDS", "Settings", "SettingsError", "load_settings"]
 
 DAY_SECONDS: Final = 86_400
-POSTGRES_FOLDER: Final = "postgres"
-POSTGRES_SOCKET: Final = ".s.PGSQL.5432"
 SECRET_FIELDS: Final = frozenset({"database_url", "migration_database_url", "keyring"})
 
 
@@ -33,7 +31,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=True)
 
-    data_dir: Path = Field(default_factory=lambda: platformdirs.user_data_path("watchword"))
+    data_dir: Path = Field(default_factory=default_data_folder)
     """Where the embedded database, its keyring and the administrator's token lie."""
     database_url: SecretStr | None = None
     """`postgresql://...` of an external server. Absent: the embedded one in `data_dir`."""
@@ -187,7 +185,7 @@ class Settings(BaseModel):
                 problems.append(
                     "WATCHWORD_MIGRATION_DATABASE_URL has no effect without WATCHWORD_DATABASE_URL: set both"
                 )
-            excess = len(os.fsencode(self.data_dir / POSTGRES_FOLDER / POSTGRES_SOCKET)) - UNIX_PATH_BYTES_MAX
+            excess = len(os.fsencode(self.data_dir / POSTGRES_SOCKET)) - UNIX_PATH_BYTES_MAX
             if excess > 0:
                 problems.append(
                     f"WATCHWORD_DATA_DIR is {excess} bytes too long for PostgreSQL's socket,"

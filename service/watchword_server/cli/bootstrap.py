@@ -10,6 +10,7 @@ import typer
 from watchword_server.cli.errors import CommandError, ExitCode
 from watchword_server.cli.local import read_settings, server_side
 from watchword_server.cli.output import Output, OutputFormat
+from watchword_server.data_folder import ADMIN_TOKEN_FILE
 
 
 def bootstrap(
@@ -32,7 +33,7 @@ def bootstrap(
             if quiet:
                 output.line(asyncio.run(admin.bootstrap(settings)).secret)
                 return
-            path = settings.data_dir / "admin-token"
+            path = settings.data_dir / ADMIN_TOKEN_FILE
             with replace_private_file(path) as write:
                 write(asyncio.run(admin.bootstrap(settings)).secret + "\n")
         except admin.AdministratorExistsError as error:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 from watchword_server.cli.errors import CommandError, ExitCode, from_rpc_error
 from watchword_server.cli.output import Output
 from watchword_server.cli.secrets_input import read_secret_file
+from watchword_server.data_folder import ADMIN_TOKEN_FILE, default_data_folder
 
 if TYPE_CHECKING:
     import grpc
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 ADDRESS_DEFAULT: Final = "127.0.0.1:7600"
 _PORT_DEFAULT: Final = 7600
-ADMIN_FILE: Final = "admin-token"
-"""In the data folder: the administrator's token that the server's first start leaves for this command line."""
 
 Q = TypeVar("Q")
 R = TypeVar("R")
@@ -113,11 +112,7 @@ def _normalized(address: str) -> tuple[str, bool]:
 def data_folder(environment: Mapping[str, str]) -> Path:
     """Where the server on this machine keeps its data, as its settings have it."""
     configured = environment.get("WATCHWORD_DATA_DIR")
-    if configured:
-        return Path(configured)
-    from platformdirs import user_data_path
-
-    return user_data_path("watchword")
+    return Path(configured) if configured else default_data_folder()
 
 
 def find_credential(token_file: Path | None, environment: Mapping[str, str], is_local: bool) -> Credential:
@@ -132,7 +127,7 @@ def find_credential(token_file: Path | None, environment: Mapping[str, str], is_
     if configured := environment.get("WATCHWORD_TOKEN_FILE"):
         return Credential(read_secret_file(Path(configured), f"WATCHWORD_TOKEN_FILE ({configured})"), configured)
     if is_local:
-        found = data_folder(environment) / ADMIN_FILE
+        found = data_folder(environment) / ADMIN_TOKEN_FILE
         try:
             present = found.exists()
         except PermissionError:

@@ -19,6 +19,7 @@ from watchword_server.cli.errors import CommandError, ExitCode
 from watchword_server.cli.local import server_side
 from watchword_server.cli.options import OutputOption
 from watchword_server.cli.output import Column, Output, OutputFormat
+from watchword_server.data_folder import KEYRING_FILE
 
 if TYPE_CHECKING:
     from watchword_server.keyring import Keyring
@@ -99,7 +100,7 @@ def show_versions(file: FileOption = None, output: OutputOption = OutputFormat.T
 
 
 def _path(file: Path | None) -> Path:
-    return file if file is not None else data_folder(os.environ) / "keyring.json"
+    return file if file is not None else data_folder(os.environ) / KEYRING_FILE
 
 
 def _load(path: Path) -> Keyring:

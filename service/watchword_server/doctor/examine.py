@@ -10,6 +10,7 @@ from typing import Final
 
 import asyncpg
 
+from watchword_server.data_folder import KEYRING_FILE, POSTGRES_VERSION_FILE
 from watchword_server.doctor import certificate, postgres, stored
 from watchword_server.doctor.finding import Finding
 from watchword_server.embedded import EmbeddedPostgres, EmbeddedPostgresError
@@ -30,7 +31,7 @@ async def examine(settings: Settings) -> list[Finding]:
     findings += certificate.check_certificate(settings, datetime.now(UTC))
     keyring, keyring_findings = await asyncio.to_thread(_keyring, settings)
     findings += keyring_findings
-    if settings.embedded and not (settings.data_dir / "postgres" / "PG_VERSION").exists():
+    if settings.embedded and not (settings.data_dir / POSTGRES_VERSION_FILE).exists():
         findings.append(
             Finding("database", "warn", f"there is none in {settings.data_dir} yet", "`watchword serve` makes it.")
         )
@@ -128,7 +129,7 @@ async def _migrations(dsn: str) -> Finding:
 
 def _keyring(settings: Settings) -> tuple[Keyring | None, list[Finding]]:
     """The keyring as the server would find it; never makes one."""
-    path = settings.data_dir / "keyring.json"
+    path = settings.data_dir / KEYRING_FILE
     restore = "Restore the keyring from its backup: without it no stored token can be checked."
     try:
         if settings.keyring is not None:
@@ -139,7 +140,7 @@ def _keyring(settings: Settings) -> tuple[Keyring | None, list[Finding]]:
             ]
         return Keyring.load(path.read_text("utf-8")), []
     except FileNotFoundError:
-        if (settings.data_dir / "postgres" / "PG_VERSION").exists():
+        if (settings.data_dir / POSTGRES_VERSION_FILE).exists():
             return None, [Finding("keyring", "fail", f"{path} is missing, and there is a database", restore)]
         return None, [Finding("keyring", "warn", f"there is none in {path} yet", "`watchword serve` makes it.")]
     except (KeyringError, OSError, UnicodeDecodeError) as error:
