@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import quote
 
 import asyncpg
 import psycopg
 import pytest
+from psycopg import conninfo
 
-from tests.store.support import live, new_token, position, revocation, stored, until, waiting_for_locks
+from tests.store.support import (
+    WAIT_SECONDS_MAX,
+    live,
+    new_token,
+    position,
+    revocation,
+    stored,
+    until,
+    waiting_for_locks,
+)
 from watchword_server.store.contract import Issued, StoreError, StoreUnavailableError
 from watchword_server.store.database import Database
 from watchword_server.store.postgres import PostgresStore
@@ -159,6 +173,79 @@ async def test_ping_tells_whether_the_database_answers(ready_dsn: str, plain: ps
     await database.close()
     with pytest.raises(StoreUnavailableError):
         await database.ping()
+
+
+class Silence:
+    """Stands between a store and its database, and at some moment says nothing more: a machine that hangs."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target = (host, port)
+        self._speaking = asyncio.Event()
+        self._speaking.set()
+
+    def begin(self) -> None:
+        """From now on nothing passes, and new connections hear nothing."""
+        self._speaking.clear()
+
+    def end(self) -> None:
+        """What was held back arrives."""
+        self._speaking.set()
+
+    async def pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection."""
+        await self._speaking.wait()
+        host, port = self._target
+        if host.startswith("/"):
+            there = await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}")
+        else:
+            there = await asyncio.open_connection(host, port)
+        try:
+            await asyncio.gather(self._copy(reader, there[1]), self._copy(there[0], writer))
+        finally:
+            writer.close()
+            there[1].close()
+
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            await self._speaking.wait()
+            writer.write(data)
+        writer.close()
+
+
+@asynccontextmanager
+async def through(silence: Silence, dsn: str, folder: Path) -> AsyncIterator[str]:
+    """The same database, with `silence` on the way."""
+    running: set[asyncio.Task[None]] = set()
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        running.add(asyncio.ensure_future(silence.pass_on(reader, writer)))
+
+    given = conninfo.conninfo_to_dict(dsn)
+    server = await asyncio.start_unix_server(accept, str(folder / ".s.PGSQL.5432"))
+    password = f":{given['password']}" if given.get("password") else ""
+    yield f"postgresql://{given['user']}{password}@/{given['dbname']}?host={quote(str(folder), safe='')}"
+    server.close()
+    for one in running:
+        one.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
+
+
+async def test_ping_of_a_silent_database_is_given_up_at_once(ready_dsn: str, tmp_path: Path) -> None:
+    """Whoever asks for the server's health hears no as soon as the probe's patience ends, and yes once it speaks."""
+    given = conninfo.conninfo_to_dict(ready_dsn)
+    silence = Silence(str(given.get("host", "localhost")), int(given.get("port", 5432)))
+    async with through(silence, ready_dsn, tmp_path) as dsn:
+        database = await Database.open(dsn, pool_size_max=2)
+        await database.ping()
+        silence.begin()
+        async with asyncio.timeout(WAIT_SECONDS_MAX):
+            for _ in range(2):
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.01):
+                        await database.ping()
+        silence.end()
+        await database.ping()
+        await database.close()
 
 
 @pytest.mark.parametrize(

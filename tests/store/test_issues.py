@@ -17,6 +17,7 @@ from watchword_server.store.contract import (
     Issued,
     IssuerGone,
     NewToken,
+    PartitionMissingError,
     RequestIdUsed,
     RowRefusedError,
     StoreUnavailableError,
@@ -224,6 +225,34 @@ async def test_cascade_waits_for_an_issue_under_way_and_ends_its_token(
     assert await live(store, issuer, child.record.token_id) == set()
 
 
+@pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
+async def test_cascade_misses_nothing_whatever_isolation_the_database_prefers(
+    ready_dsn: str, plain: psycopg.Connection, isolation: str
+) -> None:
+    name = plain.info.dbname
+    plain.execute(f"alter database \"{name}\" set default_transaction_isolation = '{isolation}'")
+    database = await Database.open(ready_dsn, pool_size_max=2)
+    store = PostgresStore(database)
+    issuer = await stored(store)
+    child = new_token(issued_by=issuer)
+    with psycopg.connect(ready_dsn) as issuing:
+        # An Issue that holds its issuer's row, as another server's does.
+        issuing.execute("select 1 from tokens where id = %s for share", [issuer])
+        ending = asyncio.ensure_future(store.revoke(revocation(token_id=issuer, cascade=True)))
+        await waiting_for_locks(plain)
+        issuing.execute(
+            "insert into tokens (id, created_at, expires_at, issued_by, pepper_version, digest, subject, audiences,"
+            " scopes) select %s, created_at, expires_at, id, 1, digest, subject, audiences, scopes from tokens"
+            " where id = %s",
+            [child.record.token_id, issuer],
+        )
+        issuing.commit()
+    assert (await ending).count == 2
+    assert await live(store, issuer, child.record.token_id) == set()
+    await store.close()
+    await database.close()
+
+
 async def test_cascade_against_issue_leaves_no_live_child(ready_dsn: str, store: PostgresStore) -> None:
     """Two servers, one that issues as fast as it can and one that ends the issuer's tree at some moment."""
     other_database = await Database.open(ready_dsn, pool_size_max=4)
@@ -309,3 +338,9 @@ async def test_serialization_failure_is_done_again_and_only_so_often(
         await store.issue(new_token())
     assert isinstance(caught.value.__cause__, asyncpg.SerializationError)
     assert counted_rows(plain) == (1, 1, 0)
+
+
+async def test_missing_partition_is_not_the_callers_fault(store: PostgresStore) -> None:
+    """It is an operator's task, so it must not come out as a bad request."""
+    with pytest.raises(PartitionMissingError):
+        await store.issue(new_token(expires_at=datetime.now(UTC) + timedelta(days=4000)))

@@ -12,7 +12,13 @@ from typing import Any, Final, TypeVar
 
 import asyncpg
 
-from watchword_server.store.contract import RowRefusedError, StoreError, StoreOverloadedError, StoreUnavailableError
+from watchword_server.store.contract import (
+    PartitionMissingError,
+    RowRefusedError,
+    StoreError,
+    StoreOverloadedError,
+    StoreUnavailableError,
+)
 
 # A dead peer on an idle connection is noticed within about 30 s; asyncpg sets none of these.
 _KEEPALIVE = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 30_000))
@@ -55,6 +61,8 @@ class Database:
         self._connect = connect
         self._reads = asyncio.Semaphore(READS_MAX)
         self._reads_asked = 0
+        self._pinged: Connection | None = None
+        self._closed = False
 
     @classmethod
     async def open(cls, dsn: str, *, pool_size_max: int, connect_timeout_seconds: float = 5) -> Database:
@@ -119,9 +127,25 @@ class Database:
             self._reads_asked -= 1
 
     async def ping(self) -> None:
-        """One trip to the database. Raises StoreUnavailableError."""
-        async with self.connection() as connection:
+        """One trip to the database. Raises StoreUnavailableError.
+
+        On a connection of its own, thrown away when the trip is given up: the pool takes one back only after the server
+        said that it stopped, and a silent one says nothing (test_ping_of_a_silent_database_is_given_up_at_once).
+        """
+        if self._closed:
+            raise StoreUnavailableError("the database is closed")
+        connection, self._pinged = self._pinged, None
+        try:
+            if connection is None or connection.is_closed():
+                connection = await self.connect()
             await connection.fetchval("select 1")
+        except BaseException as error:
+            if connection is not None:
+                connection.terminate()
+            if isinstance(error, DRIVER_ERRORS):
+                raise translated(error) from error
+            raise
+        self._pinged = connection
 
     @property
     def size(self) -> int:
@@ -135,10 +159,13 @@ class Database:
 
     async def close(self) -> None:
         """Closes all connections, after those in use come back; at most ten seconds."""
+        self._closed = True
         try:
             async with asyncio.timeout(10):
+                if self._pinged is not None:
+                    await self._pinged.close()
                 await self._pool.close()
-        except TimeoutError:
+        except DRIVER_ERRORS:
             self._pool.terminate()
 
 
@@ -152,6 +179,9 @@ def _options(connect_timeout_seconds: float, plan_cache_mode: str) -> dict[str, 
             "plan_cache_mode": plan_cache_mode,
             "jit": "off",
             "timezone": "UTC",
+            # A cascade looks for what was issued while it waited for the issuer's row, which no snapshot of before
+            # shows. (test_cascade_misses_nothing_whatever_isolation_the_database_prefers)
+            "default_transaction_isolation": "read committed",
         },
     }
 
@@ -184,7 +214,10 @@ async def retried(work: Callable[[Connection], Awaitable[T]], connection: Connec
 
 def translated(error: Exception) -> StoreError:
     """What a driver's error means. Its text stays in the chain, for logs; it never reaches a caller."""
-    if isinstance(error, asyncpg.DataError | asyncpg.IntegrityConstraintViolationError | asyncpg.CheckViolationError):
+    if isinstance(error, asyncpg.CheckViolationError) and not error.constraint_name:
+        # "no partition of relation found for row" comes under this SQLSTATE.
+        return PartitionMissingError(type(error).__name__)
+    if isinstance(error, asyncpg.DataError | asyncpg.IntegrityConstraintViolationError):
         return RowRefusedError(type(error).__name__)
     if isinstance(error, asyncpg.SyntaxOrAccessError):
         # A table or a right that is missing: a defect, which no retry mends and the log has to show.
