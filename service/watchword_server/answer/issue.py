@@ -97,6 +97,9 @@ class Issuing:
         if order.ttl is not None and not TTL_MIN <= order.ttl <= self._ttl_max:
             faults.add("ttl", f"must be from 1 s to {int(self._ttl_max.total_seconds())} s (the server's maximum)")
         if not faults.found:
+            faults.carried(order.scopes, order.audiences, order.metadata)
+            faults.grants_together("grants", order.grants)
+        if not faults.found:
             await self._check_catalogued(order.scopes, faults)
         if faults.found:
             raise FieldsInvalidError(faults.found)

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from watchword.token import ParsedToken
 from watchword_server.answer.errors import PepperUnknownError
 from watchword_server.rules.tokens import TokenRecord
-from watchword_server.rules.verdicts import Verdict, judge, malformed
+from watchword_server.rules.verdicts import Reason, Verdict, judge, malformed
 from watchword_server.store.contract import Snapshot
 
 _NO_DIGEST: Final = bytes(32)
@@ -54,4 +54,13 @@ def examine(
     if token is None:
         return malformed()
     record = snapshot.rows.get(token.token_id)
-    return judge(record, proved=proves(digests, token, record), verifier=verifier, required=required, now=snapshot.now)
+    try:
+        proved = proves(digests, token, record)
+    except PepperUnknownError:
+        # What has ended is refused without proof, and its neighbours in a batch get their answers. The record is left
+        # out: it may be shown only to whoever proved the secret.
+        ended = judge(record, proved=True, verifier=verifier, required=required, now=snapshot.now)
+        if ended.reason in (Reason.REVOKED, Reason.EXPIRED):
+            return Verdict(ended.reason)
+        raise
+    return judge(record, proved=proved, verifier=verifier, required=required, now=snapshot.now)

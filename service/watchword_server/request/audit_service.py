@@ -45,7 +45,9 @@ class AuditService:
                 before=pages.page_after_id(request.page_token),
             )
         )
+        shown = pages.fitting(messages.event_message(event) for event in events[:limit])
+        more = len(events) > len(shown)
         return pb.ListEventsResponse(
-            events=[messages.event_message(event) for event in events[:limit]],
-            next_page_token=pages.page_token(str(events[limit - 1].event_id)) if len(events) > limit else "",
+            events=shown,
+            next_page_token=pages.page_token(shown[-1].event_id) if more else "",
         )

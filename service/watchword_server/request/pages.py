@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Iterable
+from typing import Final, TypeVar
 from uuid import UUID
+
+from google.protobuf.message import Message
 
 from watchword.token import MalformedTokenError, parse_token_id
 from watchword_server.answer.errors import FieldsInvalidError
 from watchword_server.rules.fields import PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX
+
+# gRPC's clients take 4 MiB at a time unless told otherwise.
+PAGE_BYTES_MAX: Final = 2 * 1024 * 1024
+
+M = TypeVar("M", bound=Message)
 
 
 def page_size(asked: int) -> int:
@@ -16,6 +25,19 @@ def page_size(asked: int) -> int:
     if not 0 <= asked <= PAGE_SIZE_MAX:
         raise FieldsInvalidError([("page_size", f"must be from 0 to {PAGE_SIZE_MAX}")])
     return asked or PAGE_SIZE_DEFAULT
+
+
+def fitting(entries: Iterable[M]) -> list[M]:
+    """The first entries, as many as an answer should hold and at least one: long ones must not make a list that nobody
+    can read, for whoever writes one would be unseen (test_a_page_of_long_entries_is_cut_short)."""
+    page: list[M] = []
+    total = 0
+    for entry in entries:
+        total += entry.ByteSize()
+        if page and total > PAGE_BYTES_MAX:
+            break
+        page.append(entry)
+    return page
 
 
 def page_token(after: str) -> str:

@@ -22,7 +22,12 @@ from watchword_server.answer.errors import (
     ScopeOwnedError,
     TokenNotFoundError,
 )
-from watchword_server.store.contract import RowRefusedError, StoreOverloadedError, StoreUnavailableError
+from watchword_server.store.contract import (
+    PartitionMissingError,
+    RowRefusedError,
+    StoreOverloadedError,
+    StoreUnavailableError,
+)
 
 Answer = tuple[grpc.StatusCode, str, Sequence[tuple[str, bytes]]]
 
@@ -57,6 +62,13 @@ def answer_for(error: BaseException) -> Answer | None:
             grpc.StatusCode.UNAVAILABLE,
             "DATABASE_UNAVAILABLE",
             "the database cannot be reached now; a write that was under way may or may not have been done",
+            retry=True,
+        )
+    if isinstance(error, PartitionMissingError):
+        return _answer(
+            grpc.StatusCode.UNAVAILABLE,
+            "PARTITION_MISSING",
+            "no partition can hold this yet; `watchword doctor` on the server's machine says why",
             retry=True,
         )
     if isinstance(error, RowRefusedError):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
 from watchword_server.store.database import Database, query
+
+ENDS_SOON: Final = timedelta(days=14)
+"""From here on everybody hears of it: the log, the metric's alert, doctor."""
 
 
 async def last_administrator_ends_at(database: Database) -> tuple[datetime | None, datetime]:

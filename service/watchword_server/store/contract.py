@@ -27,6 +27,10 @@ class RowRefusedError(StoreError):
     """The database refused what was to be written; only this request is affected."""
 
 
+class PartitionMissingError(RowRefusedError):
+    """There is no partition for what was to be stored: housekeeping has not kept up. Not the caller's fault."""
+
+
 @dataclass(frozen=True, slots=True)
 class Position:
     """Where in the sequence of revocations something was read."""
