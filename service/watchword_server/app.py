@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from datetime import timedelta
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -18,8 +17,8 @@ import uvloop
 from watchword_server.admin import AdministratorExistsError, make_administrator
 from watchword_server.answer.register import Registering
 from watchword_server.answer.revoke import Revoking
+from watchword_server.background import background
 from watchword_server.data_folder import ADMIN_TOKEN_FILE
-from watchword_server.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from watchword_server.observe.exposition import Exposition
 from watchword_server.observe.logs import Logs
 from watchword_server.observe.masking import Masker, url_secrets
@@ -33,22 +32,15 @@ from watchword_server.request.pipeline import Permits, Surroundings, handler
 from watchword_server.request.token_service import TokenService
 from watchword_server.rules.verdicts import Reason
 from watchword_server.settings import Settings
-from watchword_server.store.administrators import last_administrator_ends_at
-from watchword_server.store.contract import StoreError
-from watchword_server.store.housekeeping import keep_house
 from watchword_server.transport.drain import StopRequest, drain
 from watchword_server.transport.handlers import Handlers, health_handlers, reflection_handlers
 from watchword_server.transport.health import SERVICE_NAME as HEALTH_SERVICE
 from watchword_server.transport.health import HealthService
 from watchword_server.transport.server import BoundServer, Limits, build_server
-from watchword_server.transport.tls import TlsFiles, certificate_ends_at, server_credentials
+from watchword_server.transport.tls import TlsFiles, server_credentials
 
-_PROBE_SECONDS: Final = 1.0
 _HURRIED_SECONDS: Final = 0.1
-_HOUSEKEEPING_SECONDS: Final = 3600.0
-_ADMINISTRATOR_CHECK_SECONDS: Final = 300.0
-_CERTIFICATE_CHECK_SECONDS: Final = 60.0
-ADMINISTRATOR_WARNING: Final = timedelta(days=14)
+"""How long writes under way are waited for after a second signal."""
 
 _log = logging.getLogger("watchword")
 
@@ -98,7 +90,7 @@ async def serve(
         services = _handlers(parts, permits, metrics, traces)
         health = HealthService(services)
         bound = _bind(settings, services, health)
-        await stack.enter_async_context(_background(parts, metrics, health))
+        await stack.enter_async_context(background(parts, metrics, health))
         _settle_memory()
         await bound.start()
         _log.info("serving on %s (%s)", bound.address.target, bound.kind)
@@ -203,88 +195,6 @@ async def _first_administrator(parts: Parts) -> None:
             return
         write(made.secret + "\n")
     _log.info("made an administrator, until %s; its token is in %s", f"{made.token.expires_at:%Y-%m-%d}", path)
-
-
-@asynccontextmanager
-async def _background(parts: Parts, metrics: Metrics, health: HealthService) -> AsyncIterator[None]:
-    """The database's probe, housekeeping and the watch over administrators, while the block runs."""
-
-    revivals: set[asyncio.Task[None]] = set()
-
-    async def probe() -> bool:
-        try:
-            await parts.database.ping()
-        except StoreError:
-            metrics.database_up = False
-            if parts.embedded is not None and not revivals:
-                # Nobody else restarts it. In a task of its own, because a start may outlast the probe's patience.
-                revival = asyncio.create_task(_revive(parts.embedded))
-                revivals.add(revival)
-                revival.add_done_callback(revivals.discard)
-            return False
-        metrics.database_up = True
-        return True
-
-    async def house() -> None:
-        settings = parts.settings
-        await keep_house(
-            parts.database,
-            ttl_max=timedelta(seconds=settings.ttl_seconds_max),
-            partition_days=settings.partition_days,
-        )
-        metrics.housekept_at = time.time()
-
-    async def certificate() -> None:
-        await _watch_certificate(parts.settings, metrics)
-
-    async def administrators() -> None:
-        ends_at, now = await last_administrator_ends_at(parts.database)
-        left = timedelta() if ends_at is None else ends_at - now
-        metrics.administrator_seconds_left = left.total_seconds()
-        if left < ADMINISTRATOR_WARNING:
-            _log.warning("the last administrator's token ends in %d days: issue another before that", left.days)
-
-    health.set_serving(await probe())
-    tasks = [
-        asyncio.create_task(health.keep_current(probe, interval_seconds=_PROBE_SECONDS)),
-        asyncio.create_task(_every(_HOUSEKEEPING_SECONDS, house)),
-        asyncio.create_task(_every(_ADMINISTRATOR_CHECK_SECONDS, administrators)),
-        asyncio.create_task(_every(_CERTIFICATE_CHECK_SECONDS, certificate)),
-    ]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, *revivals, return_exceptions=True)
-
-
-async def _revive(embedded: EmbeddedPostgres) -> None:
-    _log.warning("the embedded PostgreSQL does not answer: starting it if it died")
-    try:
-        await asyncio.to_thread(embedded.revive)
-    except EmbeddedPostgresError as error:
-        _log.error("the embedded PostgreSQL does not start: %s", error)
-
-
-async def _watch_certificate(settings: Settings, metrics: Metrics) -> None:
-    if settings.tls_certificate_file is None:
-        return
-    try:
-        ends_at = await asyncio.to_thread(certificate_ends_at, settings.tls_certificate_file)
-    except (OSError, ValueError):
-        # Half replaced, perhaps. The last figure stands until the file can be read again.
-        return
-    metrics.certificate_seconds_left = (ends_at - datetime.now(UTC)).total_seconds()
-
-
-async def _every(seconds: float, work: Callable[[], Any]) -> None:
-    while True:
-        try:
-            await work()
-        except StoreError as error:
-            _log.warning("%s put off: %s", work.__name__, type(error.__cause__ or error).__name__)
-        await asyncio.sleep(seconds)
 
 
 def _masker(settings: Settings) -> Masker:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import hmac
 from datetime import datetime, timedelta
-from typing import Final
 
 import asyncpg
 
 from watchword_server.doctor.finding import Finding
 from watchword_server.keyring import Keyring
 from watchword_server.settings import Settings
+from watchword_server.store.administrators import ENDS_SOON
 from watchword_server.store.database import query
 from watchword_server.store.partitions import covered_ranges, missing_partitions
-
-ADMINISTRATOR_WARNING: Final = timedelta(days=14)
 
 
 async def check_privileges(connection: asyncpg.Connection) -> list[Finding]:
@@ -108,7 +106,7 @@ def judge_administrators(last_ends_at: datetime | None, now: datetime) -> Findin
         )
     left = last_ends_at - now
     message = f"the last administrator ends on {last_ends_at:%Y-%m-%d %H:%M} UTC"
-    if left <= ADMINISTRATOR_WARNING:
+    if left <= ENDS_SOON:
         return Finding(
             "administrators",
             "warn",
