@@ -198,11 +198,11 @@ def test_a_field_beyond_its_limit_is_named(admin: Party, request_: pb.IssueReque
 
 
 def test_fields_at_their_limits_are_taken(admin: Party) -> None:
-    metadata = {f"{at:064}": "é" * 1024 for at in range(32)}
+    metadata = {f"{at:064}": "é" * 128 for at in range(32)}
     grants = [grant("a.b " * 63 + "*", "x " * 63 + "*", "x " * 63 + "*")] * 16
     issued = admin.issue(
         "s" * 255,
-        ["a" * 255] * 64,
+        ["a" * 25] * 64,
         ["*"] * 64,
         grants=grants,
         name="é" * 255,
@@ -212,6 +212,24 @@ def test_fields_at_their_limits_are_taken(admin: Party) -> None:
     record = admin.record(issued.token.token_id)
     assert dict(record.metadata) == metadata
     assert list(record.grants) == grants
+    long = admin.issue(unique(), ["a" * 255], metadata={"k" * 64: "é" * 1024}).token
+    assert (long.audiences, long.metadata["k" * 64]) == (["a" * 255], "é" * 1024)
+
+
+def test_a_token_at_its_limits_fills_no_verifiers_answer(admin: Party) -> None:
+    """Interceptors ask about 256 at a time and read 4 MiB: a longer token would refuse whoever shares its batch."""
+    metadata = {f"k{at:02}": "é" * 512 for at in range(11)}
+    carried = {**metadata, "rest": "x" * (12 * 1024 - 11 * (3 + 1024) - len("rest") - len("admin"))}
+    secret = admin.issue(unique(), ["admin"], metadata=carried).secret
+    answers = admin.batch(*[secret] * 256).responses
+    assert [answer.active.metadata for answer in answers] == [carried] * 256
+    over = _request(audiences=["admin"], metadata={**carried, "rest": carried["rest"] + "x"})
+    assert _issue(admin, over).fields == ("metadata",)
+
+
+def test_grants_beyond_12_kib_are_refused(admin: Party) -> None:
+    wide = grant("a.b " * 16, ("x" * 200 + " ") * 10, ("y" * 200 + " ") * 10)
+    assert _issue(admin, _request(grants=[wide] * 4)).fields == ("grants",)
 
 
 def test_faults_by_the_hundred_fit_into_what_a_client_reads(admin: Party) -> None:

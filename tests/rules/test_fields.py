@@ -49,6 +49,22 @@ def test_limit_is_allowed_and_one_more_is_not(
     assert faults(over) == ["t"]
 
 
+def test_what_each_answer_carries_has_at_most_12_kib_together() -> None:
+    names, pairs = ["x" * 128] * 16, {f"{n:04}": "ü" * 508 for n in range(8)}
+    for check, blamed in (
+        (lambda f, extra: f.carried(names, names, {**pairs, "more": extra}), "metadata"),
+        (lambda f, extra: f.carried([*names, *names, *names, extra], names, {"k" * 64: "x" * 4028}), "scopes"),
+    ):
+        assert faults(lambda f, check=check: check(f, "")) == []  # type: ignore[misc]
+        assert faults(lambda f, check=check: check(f, "x" * 128)) == [blamed]  # type: ignore[misc]
+
+
+def test_grants_have_at_most_12_kib_together() -> None:
+    wide = Grant(("x" * 128,) * 16, ("y" * 128,) * 16, ("z" * 128,) * 16)
+    assert faults(lambda f: f.grants_together("g", [wide, wide])) == []
+    assert faults(lambda f: f.grants_together("g", [wide, wide, GRANT])) == ["g"]
+
+
 def test_metadata_value_has_at_most_1024_characters() -> None:
     assert faults(lambda f: f.metadata("m", {"k": "x" * 1024})) == []
     assert faults(lambda f: f.metadata("m", {"k": "x" * 1025})) == ["m[k]"]

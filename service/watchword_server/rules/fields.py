@@ -18,6 +18,10 @@ AUDIENCES_MAX: Final = 64
 GRANTS_MAX: Final = 16
 METADATA_PAIRS_MAX: Final = 32
 METADATA_VALUE_LENGTH_MAX: Final = 1024
+# What every answer about a token carries: scopes, audiences and metadata. A verifier asks about 256 tokens at a time,
+# and gRPC's clients take 4 MiB: with longer ones the holder of a single token could make a service refuse all callers.
+CARRIED_BYTES_MAX: Final = 12 * 1024
+GRANTS_BYTES_MAX: Final = 12 * 1024
 REQUEST_ID_LENGTH_MAX: Final = 128
 BATCH_MAX: Final = 1000
 REGISTRATIONS_MAX: Final = 256
@@ -120,6 +124,26 @@ class Faults:
             else:
                 self.text(f"{path}[{key}]", value, length_max=METADATA_VALUE_LENGTH_MAX)
 
+    def carried(self, scopes: Sequence[str], audiences: Sequence[str], metadata: Mapping[str, str]) -> None:
+        """The lists that go with each answer about a token, together. Blames the longest."""
+        sizes = {
+            "scopes": _bytes_of(scopes),
+            "audiences": _bytes_of(audiences),
+            "metadata": _bytes_of(metadata) + _bytes_of(metadata.values()),
+        }
+        total = sum(sizes.values())
+        if total > CARRIED_BYTES_MAX:
+            self.add(
+                max(sizes, key=sizes.__getitem__),
+                f"scopes, audiences and metadata have {total} bytes together; at most {CARRIED_BYTES_MAX} are allowed",
+            )
+
+    def grants_together(self, path: str, grants: Sequence[Grant]) -> None:
+        """All grants of a token: lists show them whole."""
+        total = sum(_bytes_of((*grant.scopes, *grant.subjects, *grant.audiences)) for grant in grants)
+        if total > GRANTS_BYTES_MAX:
+            self.add(path, f"has {total} bytes; at most {GRANTS_BYTES_MAX} are allowed")
+
     def request_id(self, path: str, value: str) -> None:
         """The caller's key for a retry."""
         if value and (len(value) > REQUEST_ID_LENGTH_MAX or not _REQUEST_ID.fullmatch(value)):
@@ -132,6 +156,10 @@ class Faults:
         elif name == WATCHWORD or name.startswith(WATCHWORD + "."):
             self.add(f"{path}.name", "the name 'watchword' and everything below it is reserved")
         self.text(f"{path}.description", description)
+
+
+def _bytes_of(texts: Iterable[str]) -> int:
+    return sum(len(text.encode()) for text in texts)
 
 
 def unknown_scopes(held: Iterable[str], catalogue: frozenset[str]) -> list[tuple[str, str]]:
