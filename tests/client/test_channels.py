@@ -14,7 +14,7 @@ import trustme
 
 from tests.client.echo import KINDS, SERVICE, aio_call, generic, sync_call
 from watchword import PlaintextRefusedError, StaticToken, TokenFile, TokenSourceError, aio, sync
-from watchword.credentials.target import is_local
+from watchword.credentials.target import is_local, refuse_proxy
 
 TOKEN = "ww_canary"
 
@@ -132,6 +132,53 @@ async def test_another_machine_gets_tls_without_being_asked(monkeypatch: pytest.
     with sync.connect("authority.internal:7600", token=TOKEN):
         pass
     assert made == ["authority.internal:7600"] * 2
+
+
+@pytest.fixture(params=["grpc_proxy", "https_proxy", "http_proxy"])
+def proxy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A proxy in the environment, where nobody listens. Gives the variable's name."""
+    for name in ("grpc_proxy", "https_proxy", "http_proxy", "no_grpc_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(request.param, "http://127.0.0.1:9")
+    return str(request.param)
+
+
+async def test_a_proxy_in_the_environment_gets_no_token(proxy: str) -> None:
+    """gRPC asks it for loopback addresses too. Channels of our own go past it; those of others cannot be seen."""
+    async with mirror() as target:
+        with pytest.raises(PlaintextRefusedError, match=proxy) as caught:
+            aio.bearer_interceptors(TOKEN, target)
+        assert "canary" not in str(caught.value)
+        with pytest.raises(PlaintextRefusedError, match=proxy):
+            sync.bearer_interceptor(TOKEN, target)
+        async with aio.connect(target, token=TOKEN) as channel:
+            assert await aio_call(channel, "Unary", ()) == EXPECTED["Unary"]
+        with sync.connect(target, token=TOKEN) as blocking:
+            assert await asyncio.to_thread(sync_call, blocking, "Unary", ()) == EXPECTED["Unary"]
+
+
+@pytest.mark.parametrize(
+    ("without", "target", "spared"),
+    [
+        ("localhost", "localhost:1", True),
+        ("example.com,localhost", "dns:///localhost:1", True),
+        ("127.0.0.1", "ipv4:127.0.0.1:1", True),
+        ("::1", "[::1]:1", True),
+        ("", "unix:/run/a", True),
+        ("example.com", "localhost:1", False),
+        ("localhost", "127.0.0.1:1", False),
+        (",", "localhost:1", False),
+        ("", "localhost:1", False),
+    ],
+)
+def test_no_proxy_spares_what_grpc_spares(without: str, target: str, *, spared: bool) -> None:
+    environment = {"http_proxy": "http://proxy:3128", "no_proxy": without}
+    if spared:
+        refuse_proxy(target, environment)
+    else:
+        with pytest.raises(PlaintextRefusedError):
+            refuse_proxy(target, environment)
+    refuse_proxy(target, {"no_proxy": without})
 
 
 async def test_the_network_gets_no_token_in_the_clear_unless_the_danger_is_named() -> None:

@@ -16,7 +16,7 @@ from watchword.credentials.plugin import (
     source_of,
 )
 from watchword.credentials.source import TokenSource, TokenSourceError
-from watchword.credentials.target import is_local, refuse_plaintext_on_network
+from watchword.credentials.target import is_local, refuse_plaintext_on_network, refuse_proxy
 
 Details = grpc.aio.ClientCallDetails
 _Continuation = Callable[[Details, Any], Awaitable[Any]]
@@ -27,13 +27,18 @@ def bearer_interceptors(
 ) -> list[grpc.aio.ClientInterceptor]:
     """Interceptors for `grpc.aio.insecure_channel(target, interceptors=...)` that put the token into every call.
 
-    Encrypted channels take call_credentials instead. Raises PlaintextRefusedError if `target` is not on this machine.
+    Encrypted channels take call_credentials instead. Raises PlaintextRefusedError if `target` is not on this machine,
+    or if the environment names a proxy that the channel would lead through; connect makes one that does not.
     A call fails with TokenSourceError if there is no token, or if it brings an `authorization` entry of its own; that
     error is an AioRpcError too, as everything is that a call of grpc.aio fails with.
     """
     if not allow_plaintext_on_network_danger:
         refuse_plaintext_on_network(target)
-    source = source_of(token)
+        refuse_proxy(target)
+    return _interceptors(source_of(token))
+
+
+def _interceptors(source: TokenSource) -> list[grpc.aio.ClientInterceptor]:
     # grpc.aio takes one kind from each interceptor object, so there are four.
     return [_UnaryUnary(source), _UnaryStream(source), _StreamUnary(source), _StreamStream(source)]
 
@@ -64,7 +69,7 @@ def connect(
             options=[*CHANNEL_OPTIONS, *options],
             interceptors=list(interceptors),
         )
-    bearer = bearer_interceptors(token, target, allow_plaintext_on_network_danger=allow_plaintext_on_network_danger)
+    bearer = _interceptors(source_of(token))
     return grpc.aio.insecure_channel(
         target, options=[*PLAINTEXT_OPTIONS, *options], interceptors=[*interceptors, *bearer]
     )

@@ -16,7 +16,7 @@ from watchword.credentials.plugin import (
     source_of,
 )
 from watchword.credentials.source import TokenSource, TokenSourceError
-from watchword.credentials.target import is_local, refuse_plaintext_on_network
+from watchword.credentials.target import is_local, refuse_plaintext_on_network, refuse_proxy
 
 _Continuation = Callable[[Any, Any], Any]
 
@@ -26,11 +26,13 @@ def bearer_interceptor(
 ) -> BearerInterceptor:
     """An interceptor for `grpc.intercept_channel(grpc.insecure_channel(target), ...)`, for all four kinds of call.
 
-    Encrypted channels take call_credentials instead. Raises PlaintextRefusedError if `target` is not on this machine.
+    Encrypted channels take call_credentials instead. Raises PlaintextRefusedError if `target` is not on this machine,
+    or if the environment names a proxy that the channel would lead through; connect makes one that does not.
     A call raises TokenSourceError if there is no token, or if it brings an `authorization` entry of its own.
     """
     if not allow_plaintext_on_network_danger:
         refuse_plaintext_on_network(target)
+        refuse_proxy(target)
     return BearerInterceptor(source_of(token))
 
 
@@ -53,7 +55,7 @@ def connect(
             grpc.composite_channel_credentials(tls, call_credentials(token)),
             options=[*CHANNEL_OPTIONS, *options],
         )
-    bearer = bearer_interceptor(token, target, allow_plaintext_on_network_danger=allow_plaintext_on_network_danger)
+    bearer = BearerInterceptor(source_of(token))
     plain = grpc.insecure_channel(target, options=[*PLAINTEXT_OPTIONS, *options])
     return grpc.intercept_channel(plain, bearer)
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Final
 
 _LOCAL_SCHEMES: Final = ("unix:", "unix-abstract:")
+# The names that gRPC's core looks at, in lower case only, whatever the channel's kind.
+_PROXY_VARIABLES: Final = ("grpc_proxy", "https_proxy", "http_proxy")
+_NO_PROXY_VARIABLES: Final = ("no_grpc_proxy", "no_proxy")
 
 
 class PlaintextRefusedError(ValueError):
@@ -19,6 +24,29 @@ def refuse_plaintext_on_network(target: str) -> None:
             f"{target!r} is not on this machine and the channel is not encrypted: a listener could take the token. "
             "Use TLS, or, where something below gRPC encrypts, allow_plaintext_on_network_danger=True"
         )
+
+
+def refuse_proxy(target: str, environment: Mapping[str, str] = os.environ) -> None:
+    """Raises PlaintextRefusedError if the environment names a proxy that gRPC would take a plaintext call through.
+
+    gRPC asks such a proxy for loopback addresses too, and then sends the token through it in the clear. For channels
+    that others made: ours go past it.
+    """
+    if target.startswith(_LOCAL_SCHEMES):
+        return
+    name = next((name for name in _PROXY_VARIABLES if environment.get(name)), None)
+    if name is None:
+        return
+    without = next((environment[name] for name in _NO_PROXY_VARIABLES if environment.get(name)), "")
+    host = _host_of(target)
+    # As gRPC matches them, by the end; what it may read otherwise is not taken for an exception.
+    if any(entry and host.endswith(entry) for entry in without.split(",")):
+        return
+    raise PlaintextRefusedError(
+        f"the environment's {name} is a proxy, and gRPC would send the token through it in the clear, to {target!r} "
+        "too: let connect() make the channel, which goes past it, name the host in no_proxy, or, where the channel has "
+        "the option grpc.enable_http_proxy at 0, allow_plaintext_on_network_danger=True"
+    )
 
 
 def is_local(target: str) -> bool:
@@ -43,6 +71,15 @@ def is_local(target: str) -> bool:
                     return False
             return _is_loopback(rest)
     return _is_loopback(target)
+
+
+def _host_of(target: str) -> str:
+    address = target.rpartition("/")[2]
+    for scheme in ("dns:", "ipv4:", "ipv6:", "passthrough:"):
+        address = address.removeprefix(scheme)
+    if address.startswith("["):
+        return address[1:].partition("]")[0]
+    return address if address.count(":") > 1 else address.partition(":")[0]
 
 
 def _is_loopback(address: str, *, names: bool = True) -> bool:
