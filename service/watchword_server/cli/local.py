@@ -43,13 +43,14 @@ def _known(error: Exception) -> CommandError | None:
     from watchword_server.settings import SettingsError
     from watchword_server.store.contract import StoreError
     from watchword_server.store.migrate import MigrationError
+    from watchword_server.store.peppers import PepperMismatchError
     from watchword_server.transport.server import ListenError
     from watchword_server.transport.tls import TlsError
 
     match error:
         case SettingsError():
             return CommandError(str(error), _SEE, ExitCode.CONFIGURATION, "SETTINGS_INVALID")
-        case KeyringError():
+        case KeyringError() | PepperMismatchError():
             return CommandError(
                 f"the keyring cannot be used: {error}",
                 "Restore the keyring that belongs to this database; without it no token in it can be checked.",
