@@ -333,3 +333,42 @@ async def test_after_close_nothing_is_verified(authority: FakeAuthority, batches
 async def test_doubtful_settings_are_refused(verifier: Any, doubtful: dict[str, Any]) -> None:
     with grpc.insecure_channel("127.0.0.1:1") as channel, pytest.raises(ValueError, match=r".+"):
         verifier(channel, **doubtful)
+
+
+@pytest.mark.parametrize("stack", ["aio", "sync"])
+async def test_tokens_that_say_much_cost_no_check_of_their_batch(authority: FakeAuthority, stack: str) -> None:
+    """A reply larger than a channel takes: whoever holds such a token could otherwise end everybody's checks."""
+    own = authority.issue("orders", scopes=["watchword.validate"], audiences=["watchword"])
+    metadata = {f"key-{n}": "\N{LATIN SMALL LETTER E WITH ACUTE}" * 1024 for n in range(32)}
+    tokens = [authority.issue("alice", metadata=metadata) for _ in range(99)] + [authority.issue("bob")]
+    with serve(authority) as address:
+        if stack == "aio":
+            async with aio.connect(address, token=own) as channel:
+                verifier = aio.RemoteVerifier(channel, timeout_seconds=SECONDS_MAX)
+                found = await asyncio.gather(*(verifier.check(one, ()) for one in tokens))
+                await verifier.close()
+        else:
+            with sync.connect(address, token=own) as blocking_channel, futures.ThreadPoolExecutor(100) as pool:
+                blocking = sync.RemoteVerifier(blocking_channel, timeout_seconds=SECONDS_MAX, calls_in_flight_max=1)
+                found = await asyncio.to_thread(lambda: list(pool.map(lambda one: blocking.check(one, ()), tokens)))
+                blocking.close()
+    assert [subject(one) for one in found] == ["alice"] * 99 + ["bob"]
+
+
+async def test_a_server_at_its_limit_is_not_asked_again_for_each_half(
+    authority: FakeAuthority, own_token: str, batches: Batches
+) -> None:
+    def refuse(request: pb.BatchValidateRequest, context: Any) -> pb.BatchValidateResponse:
+        context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "the server is at its limit of calls")
+        raise AssertionError("abort raises")
+
+    batches.reply = refuse
+    batches.go_on.release()
+    with batches.served() as address:
+        async with aio.connect(address, token=own_token) as channel:
+            verifier = aio.RemoteVerifier(channel, timeout_seconds=SECONDS_MAX)
+            asked = [verifier.check(one, ()) for one in some_tokens(authority, 8)]
+            found = await asyncio.gather(*asked, return_exceptions=True)
+            await verifier.close()
+    assert {getattr(one, "cause", None) for one in found} == {"RESOURCE_EXHAUSTED"}
+    assert batches.sizes == [8]

@@ -15,7 +15,7 @@ from watchword.v1.token_service_pb2_grpc import TokenServiceStub
 from watchword.verifier.contract import VerifierUnavailableError
 from watchword.verifier.outage import Outage
 from watchword.verifier.verdict import Answer, Inactive, Verdict
-from watchword.verifier.wire import BATCH_SIZE_LIMIT, batch_answers, batch_request, unavailable
+from watchword.verifier.wire import BATCH_SIZE_LIMIT, batch_answers, batch_request, is_too_large, unavailable
 
 
 @dataclass(slots=True)
@@ -133,7 +133,12 @@ class RemoteVerifier:
             )
             answers = batch_answers(response, len(batch))
         except grpc.RpcError as error:
-            self._refuse(batch, unavailable(error))
+            if len(batch) == 1 or not is_too_large(error):
+                self._refuse(batch, unavailable(error))
+                return
+            # What a token says of itself may be long: nobody's check shall fail for its neighbours' in the batch.
+            half = len(batch) // 2
+            await asyncio.gather(self._call(batch[:half]), self._call(batch[half:]))
         except VerifierUnavailableError as error:
             self._refuse(batch, error)
         except asyncio.CancelledError:

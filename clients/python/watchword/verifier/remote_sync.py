@@ -17,7 +17,7 @@ from watchword.v1.token_service_pb2_grpc import TokenServiceStub
 from watchword.verifier.contract import VerifierUnavailableError
 from watchword.verifier.outage import Outage
 from watchword.verifier.verdict import Answer, Inactive, Verdict
-from watchword.verifier.wire import BATCH_SIZE_LIMIT, batch_answers, batch_request, unavailable
+from watchword.verifier.wire import BATCH_SIZE_LIMIT, batch_answers, batch_request, is_too_large, unavailable
 
 
 @dataclass(slots=True)
@@ -133,6 +133,14 @@ class RemoteVerifier:
         try:
             answers = batch_answers(done.result(), len(batch))
         except grpc.RpcError as error:
+            if len(batch) > 1 and is_too_large(error):
+                # What a token says of itself may be long: nobody's check shall fail for its neighbours' in the batch.
+                with self._lock:
+                    self._calls_in_flight += 1
+                half = len(batch) // 2
+                self._send(batch[:half])
+                self._send(batch[half:])
+                return
             self._refuse(batch, unavailable(error))
         except grpc.FutureCancelledError:
             self._refuse(batch, VerifierUnavailableError("CANCELLED"))

@@ -41,6 +41,16 @@ def unavailable(error: grpc.RpcError) -> VerifierUnavailableError:
     return VerifierUnavailableError(code.name if isinstance(code, grpc.StatusCode) else "UNKNOWN")
 
 
+def is_too_large(error: grpc.RpcError) -> bool:
+    """Whether a reply exceeded what one of the two sides takes, so that half of the batch may still be answered.
+
+    gRPC gives no more than its sentence: the status alone is also that of a server at its limit of calls, which must
+    not be asked twice as often.
+    """
+    details = error.details() if callable(getattr(error, "details", None)) else None
+    return unavailable(error).cause == "RESOURCE_EXHAUSTED" and "larger than max" in (details or "")
+
+
 def _answer(response: pb.ValidateResponse) -> Answer:
     verdict: Verdict
     remaining_seconds = 0.0
