@@ -9,12 +9,13 @@ from watchword.credentials.target import PlaintextRefusedError
 from watchword.identity import Identity, NoIdentityError, current_identity
 from watchword.logs import MaskTokens
 from watchword.policy import AUTHENTICATED, PUBLIC, Policy, PolicyError, Rule
-from watchword.status import error_info, field_violations, retry_delay_seconds
+from watchword.status import FieldViolation, error_info, field_violations, retry_delay_seconds
 from watchword.verifier.contract import VerifierUnavailableError
 
 __all__ = [
     "AUTHENTICATED",
     "PUBLIC",
+    "FieldViolation",
     "Identity",
     "MaskTokens",
     "NoIdentityError",

@@ -7,16 +7,16 @@ from typing import Any, Final
 
 import grpc
 
+from watchword.bearer import AUTHORIZATION
 from watchword.credentials.plugin import (
-    AUTHORIZATION_KEY,
     CHANNEL_OPTIONS,
     PLAINTEXT_OPTIONS,
     bearer_value,
-    call_credentials,
+    channel_credentials,
     source_of,
 )
 from watchword.credentials.source import TokenSource, TokenSourceError
-from watchword.credentials.target import is_local, refuse_plaintext_on_network, refuse_proxy
+from watchword.credentials.target import refuse_plaintext_on_network, refuse_proxy
 
 Details = grpc.aio.ClientCallDetails
 _Continuation = Callable[[Details, Any], Awaitable[Any]]
@@ -60,14 +60,17 @@ def connect(
     gRPC's own roots, with `private_key` and `certificate_chain` as a TLS client. Plaintext to this machine otherwise,
     and to others only with `allow_plaintext_on_network_danger`, meant for networks that encrypt below gRPC.
     """
-    certified = root_certificates is not None or private_key is not None or certificate_chain is not None
-    if certified or not (is_local(target) or allow_plaintext_on_network_danger):
-        tls = grpc.ssl_channel_credentials(root_certificates, private_key, certificate_chain)
+    credentials = channel_credentials(
+        target,
+        token,
+        root_certificates=root_certificates,
+        private_key=private_key,
+        certificate_chain=certificate_chain,
+        allow_plaintext_on_network_danger=allow_plaintext_on_network_danger,
+    )
+    if credentials is not None:
         return grpc.aio.secure_channel(
-            target,
-            grpc.composite_channel_credentials(tls, call_credentials(token)),
-            options=[*CHANNEL_OPTIONS, *options],
-            interceptors=list(interceptors),
+            target, credentials, options=[*CHANNEL_OPTIONS, *options], interceptors=list(interceptors)
         )
     bearer = _interceptors(source_of(token))
     return grpc.aio.insecure_channel(
@@ -92,10 +95,10 @@ class _Bearer:
 
     def _with_token(self, details: Details) -> Details:
         metadata = grpc.aio.Metadata(*(details.metadata or ()))
-        if any(key == AUTHORIZATION_KEY for key, _ in metadata):
+        if any(key == AUTHORIZATION for key, _ in metadata):
             raise _NoTokenError("the call already carries an authorization entry; servers refuse two")
         try:
-            metadata.add(AUTHORIZATION_KEY, bearer_value(self._source))
+            metadata.add(AUTHORIZATION, bearer_value(self._source))
         except TokenSourceError as error:
             raise _NoTokenError(str(error)) from None
         return Details(details.method, details.timeout, metadata, details.credentials, details.wait_for_ready)

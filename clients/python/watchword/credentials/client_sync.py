@@ -7,16 +7,16 @@ from typing import Any, Final, NamedTuple
 
 import grpc
 
+from watchword.bearer import AUTHORIZATION
 from watchword.credentials.plugin import (
-    AUTHORIZATION_KEY,
     CHANNEL_OPTIONS,
     PLAINTEXT_OPTIONS,
     bearer_value,
-    call_credentials,
+    channel_credentials,
     source_of,
 )
 from watchword.credentials.source import TokenSource, TokenSourceError
-from watchword.credentials.target import is_local, refuse_plaintext_on_network, refuse_proxy
+from watchword.credentials.target import refuse_plaintext_on_network, refuse_proxy
 
 _Continuation = Callable[[Any, Any], Any]
 
@@ -47,14 +47,16 @@ def connect(
     allow_plaintext_on_network_danger: bool = False,
 ) -> grpc.Channel:
     """A channel to `target` that sends `token` with every call; watchword.aio.connect says when it uses TLS."""
-    certified = root_certificates is not None or private_key is not None or certificate_chain is not None
-    if certified or not (is_local(target) or allow_plaintext_on_network_danger):
-        tls = grpc.ssl_channel_credentials(root_certificates, private_key, certificate_chain)
-        return grpc.secure_channel(
-            target,
-            grpc.composite_channel_credentials(tls, call_credentials(token)),
-            options=[*CHANNEL_OPTIONS, *options],
-        )
+    credentials = channel_credentials(
+        target,
+        token,
+        root_certificates=root_certificates,
+        private_key=private_key,
+        certificate_chain=certificate_chain,
+        allow_plaintext_on_network_danger=allow_plaintext_on_network_danger,
+    )
+    if credentials is not None:
+        return grpc.secure_channel(target, credentials, options=[*CHANNEL_OPTIONS, *options])
     bearer = BearerInterceptor(source_of(token))
     plain = grpc.insecure_channel(target, options=[*PLAINTEXT_OPTIONS, *options])
     return grpc.intercept_channel(plain, bearer)
@@ -82,9 +84,9 @@ class BearerInterceptor(
 
     def _with_token(self, details: Any) -> Any:
         metadata = list(details.metadata or ())
-        if any(key == AUTHORIZATION_KEY for key, _ in metadata):
+        if any(key == AUTHORIZATION for key, _ in metadata):
             raise TokenSourceError("the call already carries an authorization entry; servers refuse two")
-        metadata.append((AUTHORIZATION_KEY, bearer_value(self._source)))
+        metadata.append((AUTHORIZATION, bearer_value(self._source)))
         return _Details(
             details.method,
             details.timeout,

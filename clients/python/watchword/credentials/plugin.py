@@ -6,9 +6,10 @@ from typing import Final
 
 import grpc
 
+from watchword.bearer import AUTHORIZATION
 from watchword.credentials.source import StaticToken, TokenSource, TokenSourceError
+from watchword.credentials.target import is_local
 
-AUTHORIZATION_KEY: Final = "authorization"
 # gRPC's own bound is two minutes, which would be added to every outage of the server.
 RECONNECT_MS_MAX: Final = 5_000
 CHANNEL_OPTIONS: Final = (("grpc.max_reconnect_backoff_ms", RECONNECT_MS_MAX),)
@@ -34,6 +35,23 @@ def call_credentials(token: TokenSource | str) -> grpc.CallCredentials:
     return grpc.metadata_call_credentials(_BearerPlugin(source_of(token)), name="watchword-bearer")
 
 
+def channel_credentials(
+    target: str,
+    token: TokenSource | str,
+    *,
+    root_certificates: bytes | None,
+    private_key: bytes | None,
+    certificate_chain: bytes | None,
+    allow_plaintext_on_network_danger: bool,
+) -> grpc.ChannelCredentials | None:
+    """TLS with the token in every call, or None where the channel is to be plaintext: see watchword.aio.connect."""
+    certified = root_certificates is not None or private_key is not None or certificate_chain is not None
+    if not certified and (allow_plaintext_on_network_danger or is_local(target)):
+        return None
+    tls = grpc.ssl_channel_credentials(root_certificates, private_key, certificate_chain)
+    return grpc.composite_channel_credentials(tls, call_credentials(token))
+
+
 class _BearerPlugin(grpc.AuthMetadataPlugin):
     def __init__(self, source: TokenSource) -> None:
         self._source: Final = source
@@ -47,4 +65,4 @@ class _BearerPlugin(grpc.AuthMetadataPlugin):
             # Text that is not our own could hold the token, and gRPC puts it into the status.
             callback((), TokenSourceError("the token source failed"))
         else:
-            callback(((AUTHORIZATION_KEY, value),), None)
+            callback(((AUTHORIZATION, value),), None)
