@@ -40,9 +40,10 @@ def fail() -> None:
 @pytest.mark.parametrize("form", ["json", "console"])
 def test_a_canary_is_in_no_log_however_it_was_logged(form: Form) -> None:
     stream = io.StringIO()
-    with Logs(form=form, level="debug", masker=Masker(), stream=stream) as logs:
-        log = logs.logger()
-        log.info(f"event {TOKEN}", token=TOKEN, nested={"dsn": [DSN]}, shown=ShowsEverything(), **{TOKEN: 1})
+    with Logs(form=form, level="debug", masker=Masker(), stream=stream):
+        log = logging.getLogger("watchword")
+        fields = {"token": TOKEN, "nested": {"dsn": [DSN]}, "shown": ShowsEverything(), TOKEN: 1}
+        log.info(f"event {TOKEN}", extra=fields)
         for name in ("grpc._cython.cygrpc", "asyncpg", "asyncio", "embedded"):
             logging.getLogger(name).warning("%s %r", TOKEN, ShowsEverything(), extra={"dsn": DSN})
         try:
@@ -58,8 +59,8 @@ def test_a_canary_is_in_no_log_however_it_was_logged(form: Form) -> None:
 
 def test_json_is_one_object_a_line_with_time_level_and_fields() -> None:
     stream = io.StringIO()
-    with Logs(form="json", masker=Masker(), stream=stream) as logs:
-        logs.logger().warning("two\nlines", count=3)
+    with Logs(form="json", masker=Masker(), stream=stream):
+        logging.getLogger("watchword").warning("two\nlines", extra={"count": 3})
         logging.getLogger("x").error("%d left", 2, extra={"subject": "svc"})
         logging.getLogger("x").debug("too quiet")
     ours, theirs = (json.loads(line) for line in stream.getvalue().splitlines())

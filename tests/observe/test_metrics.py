@@ -69,7 +69,8 @@ def test_a_bucket_counts_up_to_and_with_its_bound(observed: float, counts: list[
 
 def test_verdicts_batches_and_statements(metrics: Metrics) -> None:
     metrics.verdicts.add("expired")
-    metrics.statements.add("lookup", 3)
+    for _ in range(3):
+        metrics.statements.add("lookup")
     metrics.lookup_batch_sizes.observe(17)
     assert value(metrics, "watchword_verdicts_total", reason="expired") == 1
     assert value(metrics, "watchword_statements_total", query="lookup") == 3

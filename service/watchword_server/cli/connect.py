@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -198,8 +197,6 @@ class Session:
 
 def open_channel(endpoint: Endpoint) -> grpc.Channel:
     """A channel to the endpoint. Nothing is sent before the first call."""
-    # The core library writes connection troubles to stderr by itself; ours says them better.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     import grpc
 
     if not endpoint.tls:

@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Final, Literal, Self, TextIO, cast
+from typing import Any, Final, Literal, Self, TextIO
 
 import structlog
 
@@ -33,7 +33,7 @@ _QUIET: Final = ("yoyo.migrations",)
 class Logs:
     """The process's logging while the block runs; everything is put back afterwards.
 
-    Modules log through `logging.getLogger(__name__)`, or through `logger` where they want fields.
+    Modules log through `logging.getLogger(__name__)`, with `extra` where they want fields.
     """
 
     def __init__(
@@ -49,22 +49,6 @@ class Logs:
         console = form == "console" or (form == "auto" and self._stream.isatty())
         self._handler = logging.StreamHandler(self._stream)
         self._handler.setFormatter(_MaskedFormatter(console=console, colors=self._stream.isatty(), masker=masker))
-
-    def logger(self, name: str = "watchword") -> structlog.stdlib.BoundLogger:
-        """A structured logger: `log.info("listening", address=...)`. Wrapped here rather than configured globally."""
-        return cast(
-            structlog.stdlib.BoundLogger,
-            structlog.wrap_logger(
-                logging.getLogger(name),
-                processors=[
-                    structlog.stdlib.filter_by_level,
-                    *_shared_processors(),
-                    structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-                ],
-                wrapper_class=structlog.stdlib.BoundLogger,
-                context_class=dict,
-            ),
-        )
 
     def __enter__(self) -> Self:
         root = logging.getLogger()

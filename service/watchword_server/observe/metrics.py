@@ -70,11 +70,11 @@ class Tally:
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
 
-    def add(self, name: str, amount: int = 1) -> None:
+    def add(self, name: str) -> None:
         counts = self._counts
         if name not in counts and len(counts) >= LABELS_MAX:
             name = "other"
-        counts[name] = counts.get(name, 0) + amount
+        counts[name] = counts.get(name, 0) + 1
 
     def snapshot(self) -> dict[str, int]:
         return self._counts.copy()

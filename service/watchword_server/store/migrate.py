@@ -79,11 +79,6 @@ def status(dsn: str) -> list[MigrationState]:
         return [MigrationState(one.id, applied.get(one.id)) for one in read_migrations(str(folder))]
 
 
-def known_migrations() -> list[str]:
-    """The names of the migrations that this version knows, in order."""
-    return sorted(entry.name.removesuffix(".sql") for entry in _folder().iterdir() if entry.name.endswith(".sql"))
-
-
 def _folder() -> Any:
     return resources.files(__package__) / "migrations"
 

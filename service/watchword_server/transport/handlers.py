@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from typing import Any, Final, TypeAlias
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
@@ -14,6 +14,9 @@ from watchword_server.transport.health import HealthService
 
 Handlers: TypeAlias = "Mapping[str, Mapping[str, grpc.RpcMethodHandler[Any, Any]]]"
 """Service name, method name, handler. Behaviours are `async def`, or async generators."""
+
+REFLECTIONS_MAX: Final = 64
+"""Streams at a time. Nobody needs a token for one, and each is kept for as long as its client likes."""
 
 
 class _Recorder:
@@ -31,7 +34,7 @@ class _Recorder:
         self.handlers[service_name] = method_handlers
 
 
-def recorded(add: Callable[[Any, Any], None], servicer: object) -> Handlers:
+def _recorded(add: Callable[[Any, Any], None], servicer: object) -> Handlers:
     """The table behind a generated `add_XServicer_to_server`."""
     recorder = _Recorder()
     add(servicer, recorder)
@@ -39,10 +42,10 @@ def recorded(add: Callable[[Any, Any], None], servicer: object) -> Handlers:
 
 
 def health_handlers(health: HealthService) -> Handlers:
-    return recorded(health_pb2_grpc.add_HealthServicer_to_server, health)
+    return _recorded(health_pb2_grpc.add_HealthServicer_to_server, health)
 
 
 def reflection_handlers(services: Iterable[str]) -> Handlers:
     """Server reflection (v1alpha, which every tool speaks) over the `.proto` files of `services`."""
     servicer = reflection_aio.ReflectionServicer(tuple(services))
-    return recorded(reflection_pb2_grpc.add_ServerReflectionServicer_to_server, servicer)
+    return _recorded(reflection_pb2_grpc.add_ServerReflectionServicer_to_server, servicer)
