@@ -85,6 +85,11 @@ class Authority(token_service_pb2_grpc.TokenServiceServicer, audit_service_pb2_g
         active.remaining.FromSeconds(3600)
         return response
 
+    def BatchValidate(self, request: Any, context: Any) -> token_service_pb2.BatchValidateResponse:
+        return token_service_pb2.BatchValidateResponse(
+            responses=[self.Validate(one, context) for one in request.requests]
+        )
+
     def Revoke(self, request: Any, context: Any) -> token_service_pb2.RevokeResponse:
         self._admit(request, context)
         matches: dict[str, Callable[[str, token_service_pb2.Token], bool]] = {
@@ -155,12 +160,17 @@ class Authority(token_service_pb2_grpc.TokenServiceServicer, audit_service_pb2_g
 
 
 @contextmanager
-def serving(authority: Authority) -> Iterator[Authority]:
-    """Serves it on a free loopback port for as long as the block."""
+def serving(authority: Authority, credentials: grpc.ServerCredentials | None = None) -> Iterator[Authority]:
+    """Serves it on a free loopback port, over TLS if there are credentials, for as long as the block."""
     server = grpc.server(ThreadPoolExecutor(max_workers=4))
     token_service_pb2_grpc.add_TokenServiceServicer_to_server(authority, server)
     audit_service_pb2_grpc.add_AuditServiceServicer_to_server(authority, server)
-    authority.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    port = (
+        server.add_insecure_port("127.0.0.1:0")
+        if credentials is None
+        else server.add_secure_port("127.0.0.1:0", credentials)
+    )
+    authority.address = f"127.0.0.1:{port}"
     server.start()
     try:
         yield authority

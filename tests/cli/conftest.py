@@ -39,7 +39,7 @@ class CommandLine:
 @pytest.fixture
 def authority() -> Iterator[Authority]:
     # The command line never calls BatchValidate.
-    with serving(Authority()) as running:  # type: ignore[abstract]
+    with serving(Authority()) as running:
         yield running
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from watchword.v1.token_service_pb2 import IssueResponse, ListScopesResponse, ListTokensResponse, Scope, Token
 from watchword_server.cli.durations import format_duration, parse_duration
-from watchword_server.cli.output import instant_and_distance, message_json, printable
+from watchword_server.cli.output import instant_and_distance, json_text, message_json, printable
 
 
 @pytest.mark.parametrize(
@@ -90,3 +91,12 @@ def test_json_leaves_maps_and_texts_of_digits_alone() -> None:
 @given(st.text())
 def test_printable_text_never_holds_a_control_character(text: str) -> None:
     assert printable(text).isprintable()
+
+
+@given(st.dictionaries(st.text(), st.text()))
+@example({"name": "\x9b2J", "grün": "\u202edesrever \U000e0041"})
+def test_json_never_holds_a_control_character_and_means_the_same(value: dict[str, str]) -> None:
+    text = json_text(value, indent=2)
+    assert text.replace("\n", "").isprintable()
+    assert json.loads(text) == value
+    assert "ü" in json_text({"k": "ü"})

@@ -53,9 +53,7 @@ class Output:
         return self.format is OutputFormat.JSON
 
     def json(self, value: Mapping[str, object]) -> None:
-        import json
-
-        self.line(json.dumps(value, indent=2, ensure_ascii=False))
+        self.line(json_text(value, indent=2))
 
     def line(self, text: str) -> None:
         """Exactly `text` and a newline on stdout."""
@@ -95,15 +93,13 @@ class Output:
     def error(self, error: CommandError) -> None:
         """What went wrong, on stderr, in the chosen format."""
         if self.is_json:
-            import json
-
             fields = {
                 "message": error.message,
                 "remedy": error.remedy,
                 "reason": error.reason,
                 "exit_code": int(error.exit_code),
             }
-            _write(sys.stderr, json.dumps({"error": fields}, ensure_ascii=False) + "\n")
+            _write(sys.stderr, json_text({"error": fields}) + "\n")
         else:
             _write(
                 sys.stderr,
@@ -139,6 +135,17 @@ def printable(text: str, keep: str = "") -> str:
     return "".join(
         one if one.isprintable() or one in keep else one.encode("unicode_escape").decode("ascii") for one in text
     )
+
+
+def json_text(value: object, *, indent: int | None = None) -> str:
+    """`value` as JSON in which what `printable` writes out is escaped: JSON itself lets the second half of the control
+    characters and the directions pass, and is read on terminals too."""
+    import json
+
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    if text.replace(_NEWLINE, "").isprintable():
+        return text
+    return "".join(one if one.isprintable() or one == _NEWLINE else json.dumps(one)[1:-1] for one in text)
 
 
 def message_json(message: Message) -> dict[str, object]:
