@@ -11,7 +11,7 @@ import asyncpg
 import psycopg
 import pytest
 
-from tests.store.support import Counted, live, new_token, revocation, stored, until, waiting_for_locks
+from tests.store.support import WAIT_SECONDS_MAX, Counted, live, new_token, revocation, stored, until, waiting_for_locks
 from watchword_server.store.contract import (
     EventQuery,
     Issued,
@@ -108,6 +108,44 @@ async def test_request_id_names_the_token_of_the_first_call(store: PostgresStore
     first = new_token(request_id="once")
     await store.issue(first)
     assert await store.issue(new_token(request_id="once")) == RequestIdUsed(first.record.token_id)
+
+
+async def test_used_request_id_does_not_hold_up_its_batch(ready_dsn: str) -> None:
+    """Nor does a pool whose connections are all taken."""
+    database = await Database.open(ready_dsn, pool_size_max=1)
+    store = PostgresStore(database)
+    first = new_token(request_id="once")
+    await store.issue(first)
+    async with database.connection(), asyncio.timeout(WAIT_SECONDS_MAX):
+        outcomes = await asyncio.gather(*(store.issue(one) for one in (new_token(), new_token(request_id="once"))))
+    assert isinstance(outcomes[0], Issued)
+    assert outcomes[1] == RequestIdUsed(first.record.token_id)
+    await store.close()
+    await database.close()
+
+
+async def test_connection_lost_half_way_through_a_batch_fails_only_what_was_not_stored(
+    store: PostgresStore, plain: psycopg.Connection
+) -> None:
+    """Two with one request id are stored in turn. The second one's connection dies; the first one's answer stands."""
+    plain.execute(
+        "create function die() returns trigger language plpgsql as "
+        "$$ begin perform pg_terminate_backend(pg_backend_pid()); return new; end $$"
+    )
+    plain.execute(
+        "create trigger die before insert on tokens for each row when (new.subject = 'b') execute function die()"
+    )
+    first, second = new_token("a", request_id="once"), new_token("b", request_id="once")
+    # An id that is forgotten at once, so that the second one is stored and not refused.
+    plain.execute(
+        "create function forget() returns trigger language plpgsql as "
+        "$$ begin new.created_at := now() - interval '25 hours'; return new; end $$"
+    )
+    plain.execute("create trigger forget before insert on issue_requests for each row execute function forget()")
+    outcomes = await asyncio.gather(store.issue(first), store.issue(second), return_exceptions=True)
+    assert isinstance(outcomes[0], Issued)
+    assert isinstance(outcomes[1], StoreUnavailableError)
+    assert await live(store, first.record.token_id, second.record.token_id) == {first.record.token_id}
 
 
 async def test_request_id_of_another_caller_is_another(store: PostgresStore) -> None:

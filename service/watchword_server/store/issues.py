@@ -33,7 +33,6 @@ class Issues:
         observe: Callable[[int], None],
         count: Callable[[str], None],
     ) -> None:
-        self._database = database
         self._kept = Kept(database.connect)
         self._count = count
         self._sql = query("issue")
@@ -66,6 +65,9 @@ class Issues:
         except RowRefusedError as error:
             if len(tokens) == 1:
                 return {tokens[0].record.token_id: error}
+        except StoreError as error:
+            # For these alone: whoever else shares the batch may be stored already, and has to hear of it.
+            return {token.record.token_id: error for token in tokens}
         # One row is bad: each alone, so that it fails alone.
         outcomes: dict[UUID, IssueOutcome | StoreError] = {}
         for token in tokens:
@@ -89,13 +91,20 @@ class Issues:
                 outcomes[row["id"]] = IssuerGone()
         for token in tokens:
             if token.record.token_id in conflicts:
-                outcomes[token.record.token_id] = RequestIdUsed(await self._used_for(token))
+                outcomes.update(await self._used(token))
         return outcomes
 
-    async def _used_for(self, token: NewToken) -> UUID:
-        async with self._database.connection() as connection:
-            used_for: UUID = await connection.fetchval(query("request_used"), token.actor.subject, token.request_id)
-            return used_for
+    async def _used(self, token: NewToken) -> dict[UUID, IssueOutcome | StoreError]:
+        """For which token the request id was used. Not on the pool's connections: others may hold them for long, and
+        those who were stored meanwhile wait for their answers (test_used_request_id_does_not_hold_up_its_batch)."""
+        try:
+            rows = await self._kept.fetch(query("request_used"), token.actor.subject, token.request_id)
+        except StoreError as error:
+            return {token.record.token_id: error}
+        if rows:
+            return {token.record.token_id: RequestIdUsed(rows[0]["token_id"])}
+        # Forgotten in this very moment, a day after its use, so it is free.
+        return await self._store([token])
 
     async def close(self) -> None:
         """Waits for what is under way."""
