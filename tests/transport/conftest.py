@@ -99,7 +99,7 @@ async def start(kind: Kind) -> AsyncIterator[Start]:
             address: ListenAddress | None = None, *, limits: Limits | None = None, watches_max: int = 4
         ) -> Running:
             echo, health = EchoService(), HealthService([SERVICE], watches_max=watches_max)
-            handlers = {**echo.handlers(), **health_handlers(health), **reflection_handlers([SERVICE])}
+            handlers = {**echo.handlers(), **health_handlers(health), **reflection_handlers([SERVICE], streams_max=4)}
             bound = build_server(kind, handlers, address or ListenAddress("127.0.0.1", 0), limits=limits or Limits())
             await bound.start()
             stack.push_async_callback(bound.stop, 0)

@@ -82,6 +82,33 @@ async def test_reflection_lists_the_services(running: Running) -> None:
     assert [service.name for service in answers[0].list_services_response.service] == [SERVICE]
 
 
+async def test_reflection_streams_are_bounded_and_one_that_ends_makes_room(running: Running) -> None:
+    """Nobody needs a token for one: a client that opens them without end must not fill the server's memory."""
+    stub = reflection_pb2_grpc.ServerReflectionStub(running.channel)
+    asked = reflection_pb2.ServerReflectionRequest(list_services="")
+
+    async def opened() -> Any:
+        call: Any = stub.ServerReflectionInfo()
+        await call.write(asked)
+        assert await call.read() is not aio.EOF
+        return call
+
+    streams = [await opened() for _ in range(4)]
+    with pytest.raises(aio.AioRpcError) as caught:
+        await opened()
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    streams[0].cancel()
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                await opened()
+                break
+            except aio.AioRpcError:
+                await asyncio.sleep(0)
+    for stream in streams:
+        stream.cancel()
+
+
 async def test_a_client_that_leaves_cancels_its_call(running: Running) -> None:
     call = running.call("Hold")(b"")
     await running.echo.until_taken(1)

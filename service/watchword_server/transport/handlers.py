@@ -45,7 +45,28 @@ def health_handlers(health: HealthService) -> Handlers:
     return _recorded(health_pb2_grpc.add_HealthServicer_to_server, health)
 
 
-def reflection_handlers(services: Iterable[str]) -> Handlers:
+def reflection_handlers(services: Iterable[str], *, streams_max: int = REFLECTIONS_MAX) -> Handlers:
     """Server reflection (v1alpha, which every tool speaks) over the `.proto` files of `services`."""
-    servicer = reflection_aio.ReflectionServicer(tuple(services))
+    servicer = _BoundedReflection(tuple(services), streams_max)
     return _recorded(reflection_pb2_grpc.add_ServerReflectionServicer_to_server, servicer)
+
+
+class _BoundedReflection:
+    """The stock servicer would hold any number of streams open."""
+
+    def __init__(self, services: tuple[str, ...], streams_max: int) -> None:
+        self._servicer = reflection_aio.ReflectionServicer(services)
+        self._streams_max = streams_max
+        self._streams = 0
+
+    async def ServerReflectionInfo(  # noqa: N802 (the protocol's name)
+        self, request_iterator: AsyncIterable[Any], context: Any
+    ) -> AsyncIterator[Any]:
+        if self._streams >= self._streams_max:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many reflection streams")
+        self._streams += 1
+        try:
+            async for response in self._servicer.ServerReflectionInfo(request_iterator, context):
+                yield response
+        finally:
+            self._streams -= 1
