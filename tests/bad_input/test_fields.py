@@ -213,7 +213,8 @@ def test_fields_at_their_limits_are_taken(admin: Party) -> None:
     assert dict(record.metadata) == metadata
     assert list(record.grants) == grants
     long = admin.issue(unique(), ["a" * 255], metadata={"k" * 64: "é" * 1024}).token
-    assert (long.audiences, long.metadata["k" * 64]) == (["a" * 255], "é" * 1024)
+    assert long.audiences == ["a" * 255]
+    assert long.metadata["k" * 64] == "é" * 1024
 
 
 def test_a_token_at_its_limits_fills_no_verifiers_answer(admin: Party) -> None:

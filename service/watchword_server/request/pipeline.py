@@ -39,7 +39,7 @@ WRITE_SECONDS_MIN: Final = 0.005
 # time, for a token that anyone can make up.
 UNPROVED_BYTES_MAX: Final = 32 * 1024
 # Of larger ones, so many at a time: their callers are known and may still mean harm.
-LARGE_CALLS_MAX: Final = 4
+LARGE_CALLS_MAX: Final = 2
 
 
 class Meter(Protocol):
