@@ -19,7 +19,7 @@ import psycopg
 import pytest
 
 from watchword_server.embedded import EmbeddedPostgres, EmbeddedPostgresError
-from watchword_server.embedded_account import let_through
+from watchword_server.embedded.account import let_through
 
 GONE_SECONDS_MAX = 30
 

@@ -25,7 +25,7 @@ from watchword.v1 import token_service_pb2 as pb
 from watchword_server.admin import BootstrapResult
 from watchword_server.answer.issue import IssuedToken
 from watchword_server.answer.revoke import RevokeOrder
-from watchword_server.embedded_programs import Programs
+from watchword_server.embedded.programs import Programs
 from watchword_server.keyring import Keyring
 from watchword_server.rules.tokens import TokenRecord
 from watchword_server.store.contract import Selector

@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL: a durable server of our own in the data folder, for whoever has none to point us at.
+"""The PostgreSQL in the data folder: made, started or joined, revived and stopped.
 
 It listens on a Unix socket in a folder only its owner can enter: that mode is the lock, so there is no password.
 Several processes may use one folder (a server, and the command line beside it); the last to leave stops PostgreSQL.
@@ -22,13 +22,11 @@ from urllib.parse import quote
 import psutil
 
 from watchword_server.data_folder import KEYRING_FILE, POSTGRES_FOLDER, POSTGRES_SOCKET
-from watchword_server.embedded_account import AccountError, let_through, server_account
-from watchword_server.embedded_keeper import spawn_keeper
-from watchword_server.embedded_presence import Presence
-from watchword_server.embedded_programs import EmbeddedPostgresError, Programs, log_tail
+from watchword_server.embedded.account import AccountError, let_through, server_account
+from watchword_server.embedded.keeper import spawn_keeper
+from watchword_server.embedded.presence import Presence
+from watchword_server.embedded.programs import EmbeddedPostgresError, Programs, log_tail
 from watchword_server.transport.listener import UNIX_PATH_BYTES_MAX
-
-__all__ = ["DATABASE", "EmbeddedPostgres", "EmbeddedPostgresError"]
 
 DATABASE: Final = "watchword"
 SUPERUSER: Final = "postgres"
