@@ -9,7 +9,7 @@ from watchword_server.answer import errors
 from watchword_server.answer.errors import CallerUnknownError, RefusalError
 from watchword_server.request import status
 from watchword_server.request.access import ACCESS
-from watchword_server.store.contract import RowRefusedError, StoreUnavailableError
+from watchword_server.store.contract import PartitionMissingError, RowRefusedError, StoreUnavailableError
 
 API = "docs/api.md"
 
@@ -32,6 +32,7 @@ def test_every_reason_of_the_service_is_in_the_table_with_its_status() -> None:
         BearerError("TOKEN_MALFORMED"),
         BearerError("TOKEN_AMBIGUOUS"),
         CallerUnknownError("TOKEN_INACTIVE", "it ended"),
+        PartitionMissingError("x"),
         RowRefusedError("x"),
         StoreUnavailableError("x"),
     ]
