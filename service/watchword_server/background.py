@@ -34,18 +34,20 @@ async def background(parts: Parts, metrics: Metrics, health: HealthService) -> A
     revivals: set[asyncio.Task[None]] = set()
 
     async def probe() -> bool:
+        answered = False
         try:
             await parts.database.ping()
+            answered = True
         except StoreError:
-            metrics.database_up = False
             if parts.embedded is not None and not revivals:
                 # Nobody else restarts it. In a task of its own, because a start may outlast the probe's patience.
                 revival = asyncio.create_task(_revive(parts.embedded))
                 revivals.add(revival)
                 revival.add_done_callback(revivals.discard)
-            return False
-        metrics.database_up = True
-        return True
+        finally:
+            # Also when the probe's patience ended, for which there is no answer at all.
+            metrics.database_up = answered
+        return answered
 
     async def house() -> None:
         settings = parts.settings

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import tempfile
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
+import psutil
 import psycopg
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -114,6 +117,44 @@ def test_a_killed_embedded_postgres_is_started_again_with_all_that_was_acknowled
         assert admin.record(gone.token.token_id).state == pb.TOKEN_STATE_REVOKED
         assert admin.issue(unique()).secret
         assert int((folder / "postgres" / "postmaster.pid").read_text().splitlines()[0]) != postmaster
+
+
+@contextmanager
+def frozen(folder: Path) -> Iterator[None]:
+    """Stops every process of the PostgreSQL in a folder: it takes connections, and says nothing."""
+    postmaster = psutil.Process(int((folder / "postmaster.pid").read_text().splitlines()[0]))
+    processes = [postmaster, *postmaster.children(recursive=True)]
+    for process in processes:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.resume()
+
+
+def test_a_database_that_says_nothing_is_told_by_health_and_metrics() -> None:
+    with (
+        data_folder() as folder,
+        ServerProcess(folder, {}) as server,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        up = re.compile(r"^watchword_database_up ([01])", re.MULTILINE)
+        url = next(match[1] for line in server.log if (match := re.search(r"metrics on (http://\S+/metrics)", line)))
+
+        def metric() -> str:
+            with urllib.request.urlopen(url, timeout=30) as response:
+                match = up.search(response.read().decode())
+            assert match is not None
+            return match[1]
+
+        wait_for_health(channel, SERVING)
+        assert metric().startswith("1")
+        with frozen(folder / "postgres"):
+            wait_for_health(channel, NOT_SERVING)
+            assert metric().startswith("0")
+        wait_for_health(channel, SERVING)
+        assert metric().startswith("1")
 
 
 @TRANSPORTS
