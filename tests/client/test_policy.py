@@ -9,6 +9,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 
 from watchword import AUTHENTICATED, PUBLIC, Policy, PolicyError, Rule
 from watchword.v1 import options_pb2
+from watchword_server.rules.fields import SCOPES_MAX
 
 HEALTH = "/grpc.health.v1.Health/Check"
 REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
@@ -113,3 +114,11 @@ def test_rules_cannot_be_changed_afterwards() -> None:
     assert "/shop.Shop/Put" not in policy.rules
     with pytest.raises(TypeError):
         policy.rules["/shop.Shop/Put"] = PUBLIC  # type: ignore[index]
+
+
+def test_more_scopes_than_the_authority_takes_are_refused() -> None:
+    """It would refuse the checks of every other method that share a batch with this one."""
+    scopes = [f"orders.s{n}" for n in range(SCOPES_MAX + 1)]
+    assert Rule(tuple(scopes[:-1])).scopes
+    with pytest.raises(PolicyError, match="65 scopes"):
+        Rule(tuple(scopes))

@@ -18,6 +18,10 @@ from watchword.scope import is_scope
 from watchword.v1 import options_pb2
 
 
+# As many as the authority takes with one token. It refuses a whole batch of checks for one that has more.
+REQUIRED_SCOPES_MAX: Final = 64
+
+
 class PolicyError(ValueError):
     """The policy leaves doubt about a method. The message names the method and says what to write."""
 
@@ -39,6 +43,8 @@ class Rule:
             raise PolicyError("the rule is empty: give scopes, public or authenticated")
         if said > 1:
             raise PolicyError("the rule contradicts itself: give one of scopes, public and authenticated")
+        if len(self.scopes) > REQUIRED_SCOPES_MAX:
+            raise PolicyError(f"the rule has {len(self.scopes)} scopes; at most {REQUIRED_SCOPES_MAX} can be asked for")
         for scope in self.scopes:
             if not is_scope(scope):
                 raise PolicyError(
