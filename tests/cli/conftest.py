@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.cli.authority import Authority, serving
+from tests.servers import WATCHWORD
 
 PROCESS_SECONDS_MAX = 30
-WATCHWORD = (sys.executable, "-c", "from watchword_server.cli import main; main()")
 
 
 @dataclass

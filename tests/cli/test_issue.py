@@ -11,7 +11,8 @@ import grpc
 import pytest
 
 from tests.cli.authority import Authority
-from tests.cli.conftest import PROCESS_SECONDS_MAX, WATCHWORD, CommandLine
+from tests.cli.conftest import PROCESS_SECONDS_MAX, CommandLine
+from tests.servers import WATCHWORD
 from watchword.status import FieldViolation, field_detail, reason_detail
 from watchword.v1.token_service_pb2 import Grant
 from watchword_server.cli.errors import CommandError

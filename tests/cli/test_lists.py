@@ -8,7 +8,8 @@ import subprocess
 from pathlib import Path
 
 from tests.cli.authority import Authority
-from tests.cli.conftest import PROCESS_SECONDS_MAX, WATCHWORD, CommandLine
+from tests.cli.conftest import PROCESS_SECONDS_MAX, CommandLine
+from tests.servers import WATCHWORD
 from watchword.v1.audit_service_pb2 import AuditEvent
 
 

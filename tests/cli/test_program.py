@@ -10,7 +10,8 @@ import sys
 import pytest
 
 from tests.cli.authority import Authority
-from tests.cli.conftest import PROCESS_SECONDS_MAX, WATCHWORD, CommandLine
+from tests.cli.conftest import PROCESS_SECONDS_MAX, CommandLine
+from tests.servers import WATCHWORD
 
 # The server's packages, which an installation of the command line alone does not have. (Not pydantic: typer needs it.)
 ABSENT = (

@@ -10,7 +10,8 @@ import subprocess
 import pytest
 
 from tests.cli.authority import Authority
-from tests.cli.conftest import PROCESS_SECONDS_MAX, WATCHWORD, CommandLine
+from tests.cli.conftest import PROCESS_SECONDS_MAX, CommandLine
+from tests.servers import WATCHWORD
 from watchword.v1.token_service_pb2 import PROPAGATION_PENDING, TOKEN_STATE_LIVE, TOKEN_STATE_REVOKED, RevokeRequest
 
 

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.cli.authority import Authority
-from tests.cli.conftest import PROCESS_SECONDS_MAX, WATCHWORD, CommandLine
+from tests.cli.conftest import PROCESS_SECONDS_MAX, CommandLine
+from tests.servers import WATCHWORD
 from watchword.token import new_token, new_token_id
 from watchword_server.cli.errors import CommandError
 from watchword_server.cli.secrets_input import read_secret_file, refuse_tokens_in

@@ -64,7 +64,7 @@ class _TokenService(pb_grpc.TokenServiceServicer):
     def __init__(self, authority: FakeAuthority) -> None:
         self._authority: Final = authority
 
-    def Issue(self, request: pb.IssueRequest, context: grpc.ServicerContext) -> pb.IssueResponse:  # noqa: N802
+    def Issue(self, request: pb.IssueRequest, context: grpc.ServicerContext) -> pb.IssueResponse:
         self._refuse_in_outage(context)
         ttl_seconds = request.ttl.ToTimedelta().total_seconds() if request.HasField("ttl") else TTL_SECONDS_DEFAULT
         try:
@@ -88,18 +88,16 @@ class _TokenService(pb_grpc.TokenServiceServicer):
         )
         return pb.IssueResponse(secret=secret, token=token)
 
-    def Validate(  # noqa: N802
-        self, request: pb.ValidateRequest, context: grpc.ServicerContext
-    ) -> pb.ValidateResponse:
+    def Validate(self, request: pb.ValidateRequest, context: grpc.ServicerContext) -> pb.ValidateResponse:
         return self._validate(request, current_identity(), context)
 
-    def BatchValidate(  # noqa: N802
+    def BatchValidate(
         self, request: pb.BatchValidateRequest, context: grpc.ServicerContext
     ) -> pb.BatchValidateResponse:
         caller = current_identity()
         return pb.BatchValidateResponse(responses=[self._validate(one, caller, context) for one in request.requests])
 
-    def Revoke(self, request: pb.RevokeRequest, context: grpc.ServicerContext) -> pb.RevokeResponse:  # noqa: N802
+    def Revoke(self, request: pb.RevokeRequest, context: grpc.ServicerContext) -> pb.RevokeResponse:
         self._refuse_in_outage(context)
         if request.WhichOneof("target") != "token":
             context.abort(grpc.StatusCode.UNIMPLEMENTED, "the fake revokes whole tokens only")
@@ -109,7 +107,7 @@ class _TokenService(pb_grpc.TokenServiceServicer):
             count = 0
         return pb.RevokeResponse(revoked_count=count, propagation=pb.PROPAGATION_COMPLETE)
 
-    def RegisterScopes(  # noqa: N802
+    def RegisterScopes(
         self, request: pb.RegisterScopesRequest, context: grpc.ServicerContext
     ) -> pb.RegisterScopesResponse:
         self._refuse_in_outage(context)

@@ -133,6 +133,6 @@ def remote(function: Callable[..., None]) -> Callable[..., None]:
         _run_remote(function, arguments, **given)
 
     # Typer reads commands by their signatures.
-    command.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
+    command.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]  # not declared on functions
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *shared)}
     return command

@@ -75,7 +75,7 @@ def build() -> typer.Typer:
 def _group(program: typer.Typer, name: str, description: str, panel: str | None = None, **commands: object) -> None:
     group = typer.Typer(help=description, no_args_is_help=True)
     for command_name, function in commands.items():
-        group.command(command_name)(function)  # type: ignore[type-var]
+        group.command(command_name)(function)  # type: ignore[type-var]  # commands differ in their parameters
     program.add_typer(group, name=name, rich_help_panel=panel)
 
 

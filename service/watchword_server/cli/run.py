@@ -17,7 +17,7 @@ def run(arguments: Sequence[str]) -> int:
     """Runs one command. Prints what there is to say; returns the exit code."""
     for stream in (sys.stdout, sys.stderr):
         # Where the terminal's encoding lacks a character, write its escape instead of failing.
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a TextIO may be anything
     output = Output(_output_format(arguments))
     try:
         refuse_tokens_in(arguments)

@@ -66,14 +66,14 @@ class HealthService:
             self.set_serving(serving)
             await asyncio.sleep(interval_seconds)
 
-    async def Check(  # noqa: N802 (the protocol's name)
+    async def Check(
         self, request: health_pb2.HealthCheckRequest, context: ServicerContext[Any, Any]
     ) -> health_pb2.HealthCheckResponse:
         if request.service not in self._services:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such service here")
         return self._response(request.service)
 
-    async def Watch(  # noqa: N802
+    async def Watch(
         self, request: health_pb2.HealthCheckRequest, context: ServicerContext[Any, Any]
     ) -> None:
         if self._watches >= self._watches_max:

@@ -19,7 +19,7 @@ def is_async(behaviour: object) -> bool:
     return inspect.iscoroutinefunction(behaviour) or inspect.isasyncgenfunction(behaviour)
 
 
-class GuardedUnary(grpc.RpcMethodHandler):  # type: ignore[type-arg]
+class GuardedUnary(grpc.RpcMethodHandler):  # type: ignore[type-arg]  # generic in its stub alone
     """The handler, judged once per call: after the request arrived and before it is parsed.
 
     One is made for every call, which costs less as an object of its own than through gRPC's constructors.
@@ -38,7 +38,7 @@ class GuardedUnary(grpc.RpcMethodHandler):  # type: ignore[type-arg]
         self._call = call
         self.response_serializer = handler.response_serializer
 
-    async def unary_unary(self, raw: Any, context: Context) -> Any:  # type: ignore[override]
+    async def unary_unary(self, raw: Any, context: Context) -> Any:  # type: ignore[override]  # there an attribute
         """The guarded behaviour."""
         outcome = await self._call.decide()
         if isinstance(outcome, Denial):
