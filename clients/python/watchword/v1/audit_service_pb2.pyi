@@ -36,7 +36,7 @@ class ListEventsRequest(_message.Message):
     action: _builtins.str
     """Only this action: `issue`, `revoke`, `register_scopes`, `bootstrap`; empty: all."""
     page_size: _builtins.int
-    """1 to 1,000; 0 is 100."""
+    """1 to 1,000; 0 is 100. A page of long entries holds fewer."""
     page_token: _builtins.str
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:

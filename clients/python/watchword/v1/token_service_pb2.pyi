@@ -157,7 +157,7 @@ class Position(_message.Message):
     EPOCH_FIELD_NUMBER: _builtins.int
     NUMBER_FIELD_NUMBER: _builtins.int
     epoch: _builtins.bytes
-    """Changes when the database failed over or was restored. 16 bytes, a UUID."""
+    """Which history of the database `number` counts in. 16 bytes, a UUID."""
     number: _builtins.int
     """Counts revocations since the epoch's database began."""
     def __init__(
@@ -323,7 +323,7 @@ class IssueRequest(_message.Message):
 
     @_builtins.property
     def grants(self) -> _containers.RepeatedCompositeFieldContainer[Global___Grant]:
-        """Up to 16 grants, each within one grant of the caller."""
+        """Up to 16 grants, each within one grant of the caller; 12 KiB together."""
 
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
@@ -331,7 +331,9 @@ class IssueRequest(_message.Message):
 
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Up to 32 pairs; keys of 1 to 64 characters `a-z 0-9 _ . -`, values of up to 1,024 characters."""
+        """Up to 32 pairs; keys of 1 to 64 characters `a-z 0-9 _ . -`, values of up to 1,024 characters.
+        Scopes, audiences and metadata have at most 12 KiB together: every answer about the token carries them.
+        """
 
     def __init__(
         self,
@@ -887,7 +889,7 @@ class ListTokensRequest(_message.Message):
     include_inactive: _builtins.bool
     """Also expired and revoked ones."""
     page_size: _builtins.int
-    """1 to 1,000; 0 is 100."""
+    """1 to 1,000; 0 is 100. A page of long entries holds fewer."""
     page_token: _builtins.str
     def __init__(
         self,
