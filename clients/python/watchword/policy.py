@@ -17,7 +17,6 @@ from google.protobuf.descriptor import FileDescriptor, MethodDescriptor, Service
 from watchword.scope import is_scope
 from watchword.v1 import options_pb2
 
-
 # As many as the authority takes with one token. It refuses a whole batch of checks for one that has more.
 REQUIRED_SCOPES_MAX: Final = 64
 
