@@ -233,7 +233,7 @@ async def through(silence: Silence, dsn: str, folder: Path) -> AsyncIterator[str
 async def test_ping_of_a_silent_database_is_given_up_at_once(ready_dsn: str, tmp_path: Path) -> None:
     """Whoever asks for the server's health hears no as soon as the probe's patience ends, and yes once it speaks."""
     given = conninfo.conninfo_to_dict(ready_dsn)
-    silence = Silence(str(given.get("host", "localhost")), int(given.get("port", 5432)))
+    silence = Silence(str(given.get("host", "localhost")), int(given.get("port") or 5432))
     async with through(silence, ready_dsn, tmp_path) as dsn:
         database = await Database.open(dsn, pool_size_max=2)
         await database.ping()
