@@ -19,7 +19,7 @@ import psycopg
 import pytest
 
 from watchword_server.embedded import EmbeddedPostgres, EmbeddedPostgresError
-from watchword_server.embedded.account import let_through
+from watchword_server.embedded.account import AccountError, let_through, refuse_foreign
 
 GONE_SECONDS_MAX = 30
 
@@ -316,3 +316,18 @@ def test_nothing_warns_without_a_runtime_folder(data_dir: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "XDG_RUNTIME_DIR" not in done.stderr
+
+
+def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    """Its owner could take the keyring and the administrator's token out of it, whatever their modes."""
+    refuse_foreign(tmp_path, os.geteuid())
+    with pytest.raises(AccountError, match="WATCHWORD_DATA_DIR"):
+        refuse_foreign(tmp_path, os.geteuid() + 1)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away, and only root would not notice")
+def test_root_leaves_nothing_in_a_folder_that_somebody_made_beforehand(tmp_path: Path) -> None:
+    os.chown(tmp_path, 65_534, 65_534)
+    with pytest.raises(EmbeddedPostgresError, match="65534"):
+        EmbeddedPostgres(tmp_path).start()
+    assert list(tmp_path.iterdir()) == []

@@ -43,6 +43,20 @@ def server_account() -> pwd.struct_passwd | None:
     return pwd.getpwnam(ACCOUNT)
 
 
+def refuse_foreign(folder: Path, uid: int) -> None:
+    """Raises AccountError unless `folder` belongs to `uid`.
+
+    Whoever owns a folder owns what is put into it, whatever its mode: root would leave the keyring and the
+    administrator's token with somebody who made the folder beforehand.
+    """
+    owner = folder.stat().st_uid
+    if owner != uid:
+        raise AccountError(
+            f"{folder} belongs to user {owner}, who could take the secrets in it: run the server as that user, chown"
+            " the folder and all that is in it, or choose another WATCHWORD_DATA_DIR"
+        )
+
+
 def let_through(paths: Iterable[Path]) -> list[Path]:
     """Lets other accounts pass through the folders above `paths`, and returns those that were changed.
 

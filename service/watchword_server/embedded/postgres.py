@@ -22,7 +22,7 @@ from urllib.parse import quote
 import psutil
 
 from watchword_server.data_folder import KEYRING_FILE, POSTGRES_FOLDER, POSTGRES_SOCKET
-from watchword_server.embedded.account import AccountError, let_through, server_account
+from watchword_server.embedded.account import AccountError, let_through, refuse_foreign, server_account
 from watchword_server.embedded.keeper import spawn_keeper
 from watchword_server.embedded.presence import Presence
 from watchword_server.embedded.programs import EmbeddedPostgresError, Programs, log_tail
@@ -160,6 +160,7 @@ class EmbeddedPostgres:
         account = programs.account
         mode = 0o700 if account is None else 0o711
         self.data_dir.mkdir(parents=True, exist_ok=True, mode=mode)
+        refuse_foreign(self.data_dir, os.geteuid())
         self.data_dir.chmod(mode)
         if account is not None:
             for folder in let_through([self.folder, programs.folder / "postgres"]):
