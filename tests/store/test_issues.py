@@ -23,6 +23,7 @@ from watchword_server.store.contract import (
     StoreUnavailableError,
 )
 from watchword_server.store.database import Database
+from watchword_server.store.issues import Issues
 from watchword_server.store.postgres import PostgresStore
 
 
@@ -222,6 +223,24 @@ async def test_revoked_issuer_never_slips_one_in(
         revoker.commit()
     assert await issuing == IssuerGone()
     assert await live(store, child.record.token_id) == set()
+
+
+async def test_an_issuer_locked_for_long_does_not_hold_up_everybody(
+    store: PostgresStore, database: Database, ready_dsn: str
+) -> None:
+    issuer = await stored(store)
+    issues = Issues(
+        database, queue_max=10, lock_timeout_seconds=0.05, observe=lambda size: None, count=lambda statement: None
+    )
+    child = new_token(issued_by=issuer)
+    with psycopg.connect(ready_dsn) as revoker:
+        revoker.execute("update tokens set revoked_at = now() where id = %s", [issuer])
+        with pytest.raises(StoreUnavailableError):
+            await issues.issue(child)
+        assert isinstance(await issues.issue(new_token()), Issued)
+        revoker.rollback()
+    assert await live(store, child.record.token_id) == set()
+    await issues.close()
 
 
 async def test_revocation_given_up_lets_the_waiting_issue_through(

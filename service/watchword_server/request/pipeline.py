@@ -107,7 +107,9 @@ class Surroundings:
     digests: Digests
     permits: Permits
     token_prefix: str
-    large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LARGE_CALLS_MAX))
+    large_reads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LARGE_CALLS_MAX))
+    large_writes: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LARGE_CALLS_MAX))
+    """Of their own: a write may wait for a lock, and a large check must not wait for that."""
 
 
 Handler = Callable[[bytes, Any], Awaitable[Message]]
@@ -157,6 +159,7 @@ def _boundary(error: Exception, path: str) -> Answer:
 def _carry_out(method: Method[R], access: Access, surroundings: Surroundings) -> Handler:
     store, digests, prefix = surroundings.store, surroundings.digests, surroundings.token_prefix
     answer, tokens_in, decode = method.answer, method.tokens_in, method.request_type.FromString
+    large = surroundings.large_writes if method.writes else surroundings.large_reads
     malformed = f"not a {method.request_type.DESCRIPTOR.full_name}"
 
     async def carry_out(data: bytes, context: Any) -> Message:
@@ -166,7 +169,7 @@ def _carry_out(method: Method[R], access: Access, surroundings: Surroundings) ->
         # test_a_large_request_of_a_caller_unknown_is_refused_undecoded
         snapshot = await store.read([bearer.token_id])
         authenticate(digests, bearer, snapshot, required=() if access.presenting else access.scopes)
-        async with surroundings.large:
+        async with large:
             return await proceed(data, context, bearer)
 
     async def proceed(data: bytes, context: Any, bearer: ParsedToken) -> Message:

@@ -15,7 +15,7 @@ from watchword_server.store.contract import (
     RowRefusedError,
     StoreError,
 )
-from watchword_server.store.database import WRITE_ATTEMPTS_MAX, Database, query
+from watchword_server.store.database import WRITE_ATTEMPTS_MAX, Connection, Database, query
 from watchword_server.store.gather import Gatherer
 from watchword_server.store.kept import Kept
 from watchword_server.store.rows import grants_text, new_event_id, pairs_text
@@ -30,15 +30,26 @@ class Issues:
         *,
         queue_max: int,
         batch_max: int = 256,
+        lock_timeout_seconds: float = 5,
         observe: Callable[[int], None],
         count: Callable[[str], None],
     ) -> None:
-        self._kept = Kept(database.connect)
+        self._database = database
+        self._kept = Kept(self._connect)
+        self._lock_timeout_ms = round(lock_timeout_seconds * 1000)
         self._count = count
         self._sql = query("issue")
         self._gatherer: Gatherer[NewToken, IssueOutcome] = Gatherer(
             self._send, batch_max=batch_max, queue_max=queue_max, lanes=2, observe=observe
         )
+
+    async def _connect(self) -> Connection:
+        connection = await self._database.connect()
+        # An issuer's row is locked while it is being revoked, with all that a cascade takes. Waiting for that is given
+        # up before anything is stored: it would hold up the Issues of everybody else.
+        # (test_an_issuer_locked_for_long_does_not_hold_up_everybody)
+        await connection.execute("select set_config('lock_timeout', $1, false)", f"{self._lock_timeout_ms}ms")
+        return connection
 
     async def issue(self, token: NewToken) -> IssueOutcome:
         """Stores one token."""

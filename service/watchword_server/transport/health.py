@@ -73,9 +73,7 @@ class HealthService:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such service here")
         return self._response(request.service)
 
-    async def Watch(
-        self, request: health_pb2.HealthCheckRequest, context: ServicerContext[Any, Any]
-    ) -> None:
+    async def Watch(self, request: health_pb2.HealthCheckRequest, context: ServicerContext[Any, Any]) -> None:
         if self._watches >= self._watches_max:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many health watches: use Check")
         self._watches += 1

@@ -10,7 +10,6 @@ create table tokens (
   revoked_at timestamptz,
   issued_by uuid,
   pepper_version smallint not null,
-  kind smallint not null default 0,
   digest bytea not null,
   subject text not null,
   audiences text[] not null,
