@@ -36,9 +36,16 @@ class Database:
 
 
 def gatherer(
-    database: Database, *, batch_max: int = 100, queue_max: int = 1000, lanes: int = 1, linger_seconds: float = 0
+    database: Database, *, batch_max: int = 100, queue_max: int = 1000, lanes: int = 1, quiet_turns: int = 0
 ) -> Gatherer[int, int]:
-    return Gatherer(database.send, batch_max=batch_max, queue_max=queue_max, lanes=lanes, linger_seconds=linger_seconds)
+    return Gatherer(
+        database.send,
+        batch_max=batch_max,
+        queue_max=queue_max,
+        lanes=lanes,
+        quiet_turns=quiet_turns,
+        linger_seconds_max=3600,
+    )
 
 
 async def turns(count: int = 3) -> None:
@@ -48,8 +55,8 @@ async def turns(count: int = 3) -> None:
 
 async def test_lone_request_goes_out_in_this_turn_of_the_loop() -> None:
     database = Database()
-    # An hour's linger: whoever lingered over a lone request would hang.
-    one = gatherer(database, linger_seconds=3600)
+    # Turns without end: whoever lingered over a lone request would hang.
+    one = gatherer(database, quiet_turns=1 << 62)
     assert await one.submit(1) == 2
     assert await one.submit(2) == 3
     assert database.batches == [[1], [2]]
@@ -97,13 +104,13 @@ async def test_batch_holds_at_most_batch_max() -> None:
 
 async def test_full_batch_does_not_linger() -> None:
     database = Database()
-    one = gatherer(database, batch_max=10, linger_seconds=3600)
+    one = gatherer(database, batch_max=10, quiet_turns=1 << 62)
     assert await asyncio.gather(*(one.submit(n) for n in range(20))) == list(range(1, 21))
 
 
 async def test_after_a_busy_batch_the_next_one_lingers_and_gathers_more_turns() -> None:
     database = Database()
-    one = gatherer(database, linger_seconds=0.05)
+    one = gatherer(database, quiet_turns=20)
     await asyncio.gather(*(one.submit(n) for n in range(10)))
     waiting = []
     for n in range(10, 20):
@@ -111,6 +118,15 @@ async def test_after_a_busy_batch_the_next_one_lingers_and_gathers_more_turns() 
         await turns()
     await asyncio.gather(*waiting)
     assert [len(batch) for batch in database.batches] == [10, 10]
+
+
+async def test_a_batch_that_never_fills_goes_out_when_its_time_is_up() -> None:
+    database = Database()
+    one: Gatherer[int, int] = Gatherer(
+        database.send, batch_max=100, queue_max=100, quiet_turns=1 << 62, linger_seconds_max=0.001
+    )
+    await asyncio.gather(*(one.submit(n) for n in range(10)))
+    assert await one.submit(10) == 11
 
 
 async def test_full_queue_refuses_and_recovers() -> None:

@@ -28,7 +28,6 @@ class Lookups:
         timeout_seconds: float,
         queue_max: int,
         ids_max: int = 2048,
-        linger_seconds: float = 0.001,
         observe: Callable[[int], None],
         count: Callable[[str], None],
     ) -> None:
@@ -42,7 +41,6 @@ class Lookups:
             self._send,
             batch_max=ids_max,
             queue_max=queue_max,
-            linger_seconds=linger_seconds,
             weigh=len,
             observe=observe,
         )
