@@ -127,3 +127,13 @@ async def waiting_for_locks(connection: psycopg.Connection, count: int = 1) -> N
         return row is not None and row[0] >= count
 
     await until(enough)
+
+
+def counted_rows(plain: psycopg.Connection) -> tuple[int, int, int]:
+    """Tokens, issue events and request ids in the database."""
+    row = plain.execute(
+        "select (select count(*) from tokens), (select count(*) from audit_events), "
+        "(select count(*) from issue_requests)"
+    ).fetchone()
+    assert row is not None
+    return row[0], row[1], row[2]
