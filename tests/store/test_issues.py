@@ -10,7 +10,16 @@ import asyncpg
 import psycopg
 import pytest
 
-from tests.store.support import WAIT_SECONDS_MAX, Counted, live, new_token, revocation, stored, waiting_for_locks
+from tests.store.support import (
+    WAIT_SECONDS_MAX,
+    Counted,
+    counted_rows,
+    live,
+    new_token,
+    revocation,
+    stored,
+    waiting_for_locks,
+)
 from watchword_server.store.contract import (
     EventQuery,
     Issued,
