@@ -111,6 +111,18 @@ def test_key_of_another_certificate_fails(pair: tuple[Path, Path]) -> None:
     assert "belongs together" in finding.remedy
 
 
+def test_unusable_client_authorities_fail(pair: tuple[Path, Path], tmp_path: Path) -> None:
+    """The server would refuse to start with them."""
+    authorities = tmp_path / "authorities"
+    given = settings(pair).model_copy(update={"tls_client_ca_file": authorities})
+    (absent,) = check_certificate(given, datetime.now(UTC))
+    authorities.write_text("no certificate")
+    (unusable,) = check_certificate(given, datetime.now(UTC))
+    authorities.write_bytes(pair[0].read_bytes())
+    (usable,) = check_certificate(given, datetime.now(UTC))
+    assert (absent.status, unusable.status, usable.status) == ("fail", "fail", "ok")
+
+
 def test_unreadable_certificate_fails(pair: tuple[Path, Path]) -> None:
     pair[0].write_text("no certificate")
     (finding,) = check_certificate(settings(pair), datetime.now(UTC))

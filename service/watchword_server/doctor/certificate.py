@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -10,19 +9,17 @@ from cryptography import x509
 
 from watchword_server.doctor.finding import Finding
 from watchword_server.settings import Settings
+from watchword_server.transport.tls import TlsFiles, check_files
 
 EXPIRY_WARNING: Final = timedelta(days=14)
 
 
 def check_certificate(settings: Settings, now: datetime) -> list[Finding]:
-    """Nothing without TLS. The key is loaded, and not looked at."""
+    """Nothing without TLS. Refuses what the server would refuse, by the same check."""
     if settings.tls_certificate_file is None or settings.tls_key_file is None:
         return []
     try:
-        # An encrypted key would make OpenSSL ask on the terminal, and the server cannot answer it either.
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
-            settings.tls_certificate_file, settings.tls_key_file, password=""
-        )
+        check_files(TlsFiles(settings.tls_certificate_file, settings.tls_key_file, settings.tls_client_ca_file))
         chain = x509.load_pem_x509_certificates(settings.tls_certificate_file.read_bytes())
     except (OSError, ValueError) as error:
         said = getattr(error, "strerror", None) or getattr(error, "reason", None) or "not a PEM certificate"
@@ -30,8 +27,9 @@ def check_certificate(settings: Settings, now: datetime) -> list[Finding]:
             Finding(
                 "tls",
                 "fail",
-                f"certificate and key cannot be used: {said}",
-                "Give an unencrypted PEM pair that belongs together in WATCHWORD_TLS_CERTIFICATE_FILE and _KEY_FILE.",
+                f"the TLS files cannot be used: {said}",
+                "Give an unencrypted PEM pair that belongs together in WATCHWORD_TLS_CERTIFICATE_FILE and _KEY_FILE,"
+                " and for mutual TLS the authorities' certificates in WATCHWORD_TLS_CLIENT_CA_FILE.",
             )
         ]
     return [

@@ -98,7 +98,7 @@ def _load(files: TlsFiles) -> tuple[_Signature, grpc.ServerCertificateConfigurat
     try:
         before = _signature(files)
         contents = [path.read_bytes() for path in files.paths]
-        _check(files)
+        check_files(files)
         if _signature(files) != before:
             raise TlsError("the files are being written right now")
     except OSError as error:
@@ -110,8 +110,8 @@ def _load(files: TlsFiles) -> tuple[_Signature, grpc.ServerCertificateConfigurat
     return before, configuration
 
 
-def _check(files: TlsFiles) -> None:
-    """Raises unless OpenSSL accepts the chain, the key, that they belong together, and the authorities."""
+def check_files(files: TlsFiles) -> None:
+    """Raises OSError unless OpenSSL accepts the chain, the key, that they belong together, and the authorities."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     # An encrypted key would otherwise ask for its passphrase on the terminal.
     context.load_cert_chain(files.certificate, files.key, password=lambda: "")
