@@ -614,6 +614,7 @@ class RevokeRequest(_message.Message):
     TOKEN_ID_FIELD_NUMBER: _builtins.int
     SUBJECT_FIELD_NUMBER: _builtins.int
     ISSUED_BY_FIELD_NUMBER: _builtins.int
+    ALL_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     CASCADE_FIELD_NUMBER: _builtins.int
     NO_WAIT_FIELD_NUMBER: _builtins.int
@@ -633,6 +634,10 @@ class RevokeRequest(_message.Message):
     """By default the call waits until nothing in the fleet accepts the tokens any more. With this it returns once the
     revocation is durable.
     """
+    @_builtins.property
+    def all(self) -> Global___RevokeAll:
+        """Every token there is, save the calling one: for the day after a break-in."""
+
     def __init__(
         self,
         *,
@@ -640,19 +645,44 @@ class RevokeRequest(_message.Message):
         token_id: _builtins.str = ...,
         subject: _builtins.str = ...,
         issued_by: _builtins.str = ...,
+        all: Global___RevokeAll | None = ...,
         reason: _builtins.str = ...,
         cascade: _builtins.bool = ...,
         no_wait: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["issued_by", b"issued_by", "subject", b"subject", "target", b"target", "token", b"token", "token_id", b"token_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "issued_by", b"issued_by", "subject", b"subject", "target", b"target", "token", b"token", "token_id", b"token_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cascade", b"cascade", "issued_by", b"issued_by", "no_wait", b"no_wait", "reason", b"reason", "subject", b"subject", "target", b"target", "token", b"token", "token_id", b"token_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "cascade", b"cascade", "issued_by", b"issued_by", "no_wait", b"no_wait", "reason", b"reason", "subject", b"subject", "target", b"target", "token", b"token", "token_id", b"token_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["token", "token_id", "subject", "issued_by"]  # noqa: Y015
+    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["token", "token_id", "subject", "issued_by", "all"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
 
 Global___RevokeRequest: _TypeAlias = RevokeRequest  # noqa: Y015
+
+@_typing.final
+class RevokeAll(_message.Message):
+    """Every token issued before an instant."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ISSUED_BEFORE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def issued_before(self) -> _timestamp_pb2.Timestamp:
+        """By the database's clock. Required, and not in the future."""
+
+    def __init__(
+        self,
+        *,
+        issued_before: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["issued_before", b"issued_before"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["issued_before", b"issued_before"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevokeAll: _TypeAlias = RevokeAll  # noqa: Y015
 
 @_typing.final
 class RevokeResponse(_message.Message):
@@ -663,11 +693,17 @@ class RevokeResponse(_message.Message):
     PROPAGATION_FIELD_NUMBER: _builtins.int
     EFFECTIVE_IN_FIELD_NUMBER: _builtins.int
     OUT_OF_REACH_COUNT_FIELD_NUMBER: _builtins.int
+    REPLICAS_COUNT_FIELD_NUMBER: _builtins.int
+    VERIFIERS_COUNT_FIELD_NUMBER: _builtins.int
     revoked_count: _builtins.int
     """Tokens that were live (or expired but never revoked) and are now revoked."""
     propagation: Global___Propagation.ValueType
     out_of_reach_count: _builtins.int
     """Tokens that match and were left alone because they lie outside the grants of the calling token."""
+    replicas_count: _builtins.int
+    """Server processes that have applied it, or are gone."""
+    verifiers_count: _builtins.int
+    """Verifiers attached to those, about: as their replicas last reported."""
     @_builtins.property
     def position(self) -> Global___Position: ...
     @_builtins.property
@@ -682,10 +718,12 @@ class RevokeResponse(_message.Message):
         propagation: Global___Propagation.ValueType = ...,
         effective_in: _duration_pb2.Duration | None = ...,
         out_of_reach_count: _builtins.int = ...,
+        replicas_count: _builtins.int = ...,
+        verifiers_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["effective_in", b"effective_in", "position", b"position"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_in", b"effective_in", "out_of_reach_count", b"out_of_reach_count", "position", b"position", "propagation", b"propagation", "revoked_count", b"revoked_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_in", b"effective_in", "out_of_reach_count", b"out_of_reach_count", "position", b"position", "propagation", b"propagation", "replicas_count", b"replicas_count", "revoked_count", b"revoked_count", "verifiers_count", b"verifiers_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
