@@ -40,6 +40,14 @@ def end_connections(plain: psycopg.Connection) -> int:
     return int(ended[0])
 
 
+def end_waiting(plain: psycopg.Connection) -> None:
+    """Ends the connections to this database that wait for a lock."""
+    plain.execute(
+        "select pg_terminate_backend(pid) from pg_stat_activity "
+        "where datname = current_database() and wait_event_type = 'Lock'"
+    )
+
+
 async def busy(store: PostgresStore) -> list[object]:
     """Opens as many connections as the store ever does."""
     lone = []
@@ -75,7 +83,7 @@ async def test_read_under_way_recovers_when_its_connection_dies(
         blocker.execute("lock table tokens in access exclusive mode")
         reading = asyncio.ensure_future(live(store, token_id))
         await waiting_for_locks(plain)
-        plain.execute("select pg_terminate_backend(pid) from pg_stat_activity where wait_event_type = 'Lock'")
+        end_waiting(plain)
         await waiting_for_locks(plain)
         blocker.commit()
     assert await reading == {token_id}
@@ -118,7 +126,7 @@ async def test_revocation_cut_off_before_its_commit_did_nothing(
         blocker.execute("select from feed for update")
         ending = asyncio.ensure_future(store.revoke(revocation(token_id=token_id)))
         await waiting_for_locks(plain)
-        plain.execute("select pg_terminate_backend(pid) from pg_stat_activity where wait_event_type = 'Lock'")
+        end_waiting(plain)
         with pytest.raises(StoreUnavailableError):
             await ending
         blocker.rollback()
@@ -135,15 +143,18 @@ async def test_issue_cut_off_before_its_commit_did_nothing(
         blocker.execute("lock table tokens in exclusive mode")
         issuing = asyncio.ensure_future(store.issue(token))
         await waiting_for_locks(plain)
-        plain.execute("select pg_terminate_backend(pid) from pg_stat_activity where wait_event_type = 'Lock'")
+        end_waiting(plain)
         with pytest.raises(StoreUnavailableError):
             await issuing
         blocker.rollback()
     assert isinstance(await store.issue(token), Issued)
 
 
-async def test_connection_that_became_read_only_is_thrown_away(database: Database, store: PostgresStore) -> None:
+async def test_connection_that_became_read_only_is_thrown_away(ready_dsn: str) -> None:
     """After a fail-over the old primary still answers, and would refuse every write for ever."""
+    # One connection: what is made read-only here is what the revocation gets.
+    database = await Database.open(ready_dsn, pool_size_max=1)
+    store = PostgresStore(database)
     for _ in range(8):
         async with database.connection() as connection:
             await connection.execute("set default_transaction_read_only = on")
@@ -154,6 +165,8 @@ async def test_connection_that_became_read_only_is_thrown_away(database: Databas
         async with database.connection() as connection:
             assert connection.get_server_pid() != pid
     assert (await store.revoke(revocation(subject="nobody"))).count == 0
+    await store.close()
+    await database.close()
 
 
 async def test_ping_tells_whether_the_database_answers(ready_dsn: str, plain: psycopg.Connection) -> None:
