@@ -7,11 +7,13 @@ which anything went wrong is thrown away, and the next one is made anew.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import asyncpg
 
 from watchword_server.store.database import DRIVER_ERRORS, RETRIED, Connection, translated
+from watchword_server.store.durable import acknowledged
 
 
 class Kept:
@@ -22,17 +24,18 @@ class Kept:
         self._idle: list[Connection] = []
 
     async def fetch(
-        self, sql: str, *arguments: object, timeout: float | None = None, attempts: int = 1
+        self, sql: str, *arguments: object, timeout: float | None = None, attempts: int = 1, durable: bool = False
     ) -> Sequence[Any]:
         """Runs one statement, up to `attempts` times if it was given up only because of others.
 
         Driver errors come out as StoreError; so does an attempt that takes longer than `timeout` seconds. Connecting
-        has a limit of its own.
+        has a limit of its own. `durable`: an error also if the database gave up waiting for its standby.
         """
         connection: Connection | None = None
         try:
             connection = self._take() or await self._connect()
-            rows: Sequence[Any] = await _fetch(connection, sql, arguments, attempts, timeout)
+            with acknowledged(connection) if durable else nullcontext():
+                rows: Sequence[Any] = await _fetch(connection, sql, arguments, attempts, timeout)
         except DRIVER_ERRORS as error:
             self._give_back(connection, error)
             raise translated(error) from error
