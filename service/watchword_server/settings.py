@@ -23,6 +23,10 @@ from watchword_server.transport.listener import UNIX_PATH_BYTES_MAX, ListenAddre
 __all__ = ["SECRET_FIELDS", "Settings", "SettingsError", "load_settings"]
 
 DAY_SECONDS: Final = 86_400
+_PORT_MAX: Final = 65_535
+# Of the 100 that it has, some are for the workers' parent and for the command line.
+_EMBEDDED_CONNECTIONS_MAX: Final = 90
+_CONNECTIONS_BESIDE_POOL: Final = 6
 SECRET_FIELDS: Final = frozenset({"database_url", "migration_database_url", "keyring"})
 
 
@@ -44,6 +48,8 @@ class Settings(BaseModel):
     metrics_listen: str = "127.0.0.1:7601"
     """Where Prometheus scrapes over plain HTTP. Empty: nowhere."""
     transport: Literal["auto", "grpcio", "native"] = "auto"
+    workers: int = Field(default=1, ge=1, le=64)
+    """Processes that serve the one address, each a replica of its own."""
     tls_certificate_file: Path | None = None
     tls_key_file: Path | None = None
     tls_client_ca_file: Path | None = None
@@ -62,6 +68,16 @@ class Settings(BaseModel):
     concurrent_calls_max: int = Field(default=1024, ge=1, le=100_000)
     concurrent_streams_max: int = Field(default=1024, ge=1, le=100_000)
     drain_grace_seconds: float = Field(default=30.0, ge=0, le=3600, allow_inf_nan=False)
+
+    lease_seconds_max: float = Field(default=60.0, ge=1, le=3600, allow_inf_nan=False)
+    """The longest lease that a verifier is granted, and the server's own: the bound on a revocation while something is
+    cut off."""
+    ack_timeout_seconds: float = Field(default=5.0, gt=0, le=600, allow_inf_nan=False)
+    """A verifier that lags for longer is refused renewal."""
+    revoke_wait_seconds_max: float = Field(default=90.0, ge=0, le=7200, allow_inf_nan=False)
+    """How long a Revoke without a deadline waits until it is complete."""
+    watches_max: int = Field(default=2000, ge=1, le=100_000)
+    watches_per_caller_max: int = Field(default=200, ge=1, le=100_000)
 
     lookup_timeout_seconds: float = Field(default=2.0, gt=0, le=60, allow_inf_nan=False)
     statement_timeout_seconds: float = Field(default=5.0, gt=0, le=600, allow_inf_nan=False)
@@ -169,6 +185,8 @@ class Settings(BaseModel):
                 " Set WATCHWORD_TLS_CERTIFICATE_FILE and WATCHWORD_TLS_KEY_FILE, listen on 127.0.0.1 or a Unix socket,"
                 " or, behind a mesh that encrypts, set WATCHWORD_ALLOW_PLAINTEXT_ON_NETWORK_DANGER=true"
             )
+        if self.workers > 1:
+            problems += self._workers_problems()
         if self.transport == "native":
             if self.tls:
                 problems.append(
@@ -176,6 +194,28 @@ class Settings(BaseModel):
                 )
             if not _native_installed():
                 problems.append("WATCHWORD_TRANSPORT=native is not installed: pip install 'watchword[server,native]'")
+        return problems
+
+    def _workers_problems(self) -> list[str]:
+        problems: list[str] = []
+        if self.listen_address.unix_path is not None:
+            problems.append(
+                "WATCHWORD_WORKERS above 1 needs a TCP port to share, and WATCHWORD_LISTEN is a Unix socket: listen on"
+                " 127.0.0.1, or set WATCHWORD_WORKERS=1"
+            )
+        metrics = self.metrics_address
+        if metrics is not None and metrics.port and metrics.port + self.workers - 1 > _PORT_MAX:
+            problems.append(
+                "WATCHWORD_METRICS_LISTEN leaves no room: each of the WATCHWORD_WORKERS takes the port after the one"
+                " before, so choose a lower port"
+            )
+        connections = self.workers * (self.pool_size_max + _CONNECTIONS_BESIDE_POOL)
+        if self.embedded and connections > _EMBEDDED_CONNECTIONS_MAX:
+            problems.append(
+                f"WATCHWORD_WORKERS need up to {connections} connections at this WATCHWORD_POOL_SIZE_MAX, and the"
+                f" embedded PostgreSQL has {_EMBEDDED_CONNECTIONS_MAX} for them: lower one, or set"
+                " WATCHWORD_DATABASE_URL to a server of your own"
+            )
         return problems
 
     def _database_problems(self) -> list[str]:

@@ -73,8 +73,12 @@ def build_server(
     *,
     limits: Limits,
     credentials: grpc.ServerCredentials | None = None,
+    share_port: bool = False,
 ) -> BoundServer:
     """A server of `handlers` bound to `address`; call it inside the running loop. Port 0 becomes the one chosen.
+
+    With `share_port`, other processes of this user may listen there as well; `transport/reservation.py` keeps strangers
+    out. Unix sockets cannot be shared.
 
     Raises ListenError if the address is taken or cannot be bound, ValueError for TLS on native.
     """
@@ -82,7 +86,7 @@ def build_server(
         raise ValueError("the native transport has no TLS")
     if address.unix_path is not None:
         _refuse_a_living_socket(address)
-    server = _native(limits) if kind == "native" else aio.server(options=_options(limits))
+    server = _native(limits, share_port) if kind == "native" else aio.server(options=_options(limits, share_port))
     for service, methods in handlers.items():
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, dict(methods)),))
         # Native serves what is registered, but passes request streams to a grpcio server behind it, which below 1.84
@@ -99,19 +103,19 @@ def build_server(
     return BoundServer(server, kind, address.at_port(port))
 
 
-def _native(limits: Limits) -> aio.Server:
+def _native(limits: Limits, share_port: bool) -> aio.Server:
     # Here, because it is an extra of its own and the other transport must do without it. By this form of import only:
     # the package's `__getattr__` answers `from pygrpc_native import aio` by asking itself, without end.
     import pygrpc_native.aio
 
-    server: aio.Server = pygrpc_native.aio.server(options=_options(limits))
+    server: aio.Server = pygrpc_native.aio.server(options=_options(limits, share_port))
     return server
 
 
-def _options(limits: Limits) -> list[tuple[str, int]]:
+def _options(limits: Limits, share_port: bool) -> list[tuple[str, int]]:
     return [
         # grpcio shares the port by default: a second server would bind without an error and take half of the calls.
-        ("grpc.so_reuseport", 0),
+        ("grpc.so_reuseport", int(share_port)),
         ("grpc.max_receive_message_length", limits.request_bytes_max),
         ("grpc.max_send_message_length", _RESPONSE_BYTES_MAX),
         # The same twice: between a soft and a hard limit grpcio refuses calls at random.
