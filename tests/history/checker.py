@@ -1,0 +1,175 @@
+"""The checker: what a history may not show. It knows what callers were told and nothing of how caches work.
+
+An operation happened at some moment between its invocation and its return; one without an answer may have happened at
+any moment after its invocation, or never. Everything is judged by what must hold whichever moment that was.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from tests.history.events import NEVER, Fault, History, Issue, Record, Revoke
+
+# The database's clock, which decides expiry, is slewed against the monotonic one, and milliseconds are rounded.
+EXPIRY_SLACK_SECONDS: Final = 0.25
+RECOVERY_LEASES: Final = 4
+RECOVERY_SECONDS: Final = 5.0
+"""After a fault ended, the fleet has so many leases and so many seconds until promptness is asked of it again."""
+LATE_SECONDS_MAX: Final = 1.0
+"""Beyond the bound a Revoke may be so late, and as late as timers were, on a machine with other work: counted apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A rule that was broken, and the record that shows it."""
+
+    rule: str
+    record: Record
+    against: str
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What the checker has to say of a history."""
+
+    violations: list[Violation]
+    late: list[Revoke]
+    """Above the bound of a Revoke, by less than the machine may be to blame for."""
+    denied_after_complete: int
+    """Decisions that could have broken the first rule, and did not: without any, it was not tested."""
+
+    def of(self, rule: str) -> list[Violation]:
+        """Those of one rule."""
+        return [one for one in self.violations if one.rule == rule]
+
+
+@dataclass(slots=True)
+class _Fate:
+    """When a token must be dead, may be dead, and ends by itself."""
+
+    acknowledged: float
+    dead: float = NEVER
+    dead_by: str = ""
+    bounded: float = NEVER
+    doubtful: float = NEVER
+    expires_first: float = NEVER
+    expires_last: float = NEVER
+
+
+def check(history: History, *, lease_seconds: float) -> Findings:
+    """Holds a history against the rules."""
+    fates = _fates(history)
+    violations = [*_decisions(history, fates)]
+    late: list[Revoke] = []
+    for revoke, excess in _slow(history, lease_seconds):
+        if excess <= LATE_SECONDS_MAX + _lag(history, revoke):
+            late.append(revoke)
+        else:
+            violations.append(Violation("slow", revoke, f"{excess:.2f} s above the bound"))
+    denied = sum(
+        one.outcome == "inactive" and one.token in fates and one.invoked > fates[one.token].dead
+        for one in history.decisions
+    )
+    return Findings(violations, late, denied)
+
+
+def _fates(history: History) -> dict[str, _Fate]:
+    fates = {
+        one.token: _Fate(
+            one.returned,
+            expires_first=one.invoked + one.ttl_seconds - EXPIRY_SLACK_SECONDS,
+            expires_last=one.returned + one.ttl_seconds + EXPIRY_SLACK_SECONDS,
+        )
+        for one in history.issues
+        if one.outcome == "acknowledged"
+    }
+    tree = _Tree(history.issues)
+    for revoke in history.revokes:
+        if revoke.outcome == "refused":
+            continue
+        # One that was not answered, or only asked for, may take effect on what is issued much later.
+        until = NEVER if revoke.outcome == "unknown" else revoke.returned
+        for issue in tree.named(revoke):
+            fate = fates[issue.token]
+            if issue.invoked < until:
+                fate.doubtful = min(fate.doubtful, revoke.invoked)
+            if issue.returned >= revoke.invoked:
+                continue
+            if revoke.outcome == "complete" and revoke.returned < fate.dead:
+                fate.dead, fate.dead_by = revoke.returned, f"revoked by {revoke.by}"
+            if revoke.outcome == "pending":
+                fate.bounded = min(fate.bounded, revoke.returned + revoke.effective_seconds)
+    return fates
+
+
+class _Tree:
+    """Which acknowledged tokens a Revoke names."""
+
+    def __init__(self, issues: Iterable[Issue]) -> None:
+        self._by_id: dict[str, Issue] = {}
+        self._by_subject: dict[str, list[Issue]] = defaultdict(list)
+        self._by_issuer: dict[str, list[Issue]] = defaultdict(list)
+        for one in issues:
+            if one.outcome == "acknowledged":
+                self._by_id[one.token] = one
+                self._by_subject[one.subject].append(one)
+                self._by_issuer[one.issued_by].append(one)
+
+    def named(self, revoke: Revoke) -> Iterator[Issue]:
+        """Each once."""
+        if revoke.by == "subject":
+            roots = self._by_subject[revoke.value]
+        elif revoke.by == "issued_by":
+            roots = self._by_issuer[revoke.value]
+        else:
+            roots = [self._by_id[revoke.value]] if revoke.value in self._by_id else []
+        waiting, seen = list(roots), set[str]()
+        while waiting:
+            one = waiting.pop()
+            if one.token not in seen:
+                seen.add(one.token)
+                yield one
+                if revoke.cascade:
+                    waiting.extend(self._by_issuer[one.token])
+
+
+def _decisions(history: History, fates: dict[str, _Fate]) -> Iterator[Violation]:
+    for one in history.decisions:
+        fate = fates.get(one.token)
+        if fate is None:
+            continue
+        if one.outcome == "accept":
+            if one.invoked > fate.dead:
+                yield Violation("revoked", one, fate.dead_by)
+            elif one.invoked > fate.bounded:
+                yield Violation("bounded", one, "effective_in has passed")
+            elif one.invoked > fate.expires_last:
+                yield Violation("expired", one, "its life is over")
+        elif one.outcome == "inactive":
+            alive_until = min(fate.doubtful, fate.expires_first)
+            if one.invoked > fate.acknowledged and one.returned < alive_until:
+                yield Violation("alive", one, "acknowledged, not expired, and no revoke of it was begun")
+
+
+def _slow(history: History, lease_seconds: float) -> Iterator[tuple[Revoke, float]]:
+    """Revokes that should have been COMPLETE in time, with how many seconds they were above the bound."""
+    bound = lease_seconds * 1.05 + 1.0
+    grace = lease_seconds * RECOVERY_LEASES + RECOVERY_SECONDS
+    exempting = [fault for fault in history.faults if not fault.verifiers_only]
+    for revoke in history.revokes:
+        if not revoke.waits or revoke.outcome == "refused" or _overlapped(revoke, exempting, grace):
+            continue
+        took = revoke.returned - revoke.invoked
+        if took > bound or revoke.outcome != "complete":
+            yield revoke, took - bound if revoke.outcome == "complete" else NEVER
+
+
+def _overlapped(revoke: Revoke, faults: Iterable[Fault], grace: float) -> bool:
+    return any(fault.began <= revoke.returned and revoke.invoked <= fault.ended + grace for fault in faults)
+
+
+def _lag(history: History, revoke: Revoke) -> float:
+    return sum(lag.seconds for lag in history.lags if revoke.invoked <= lag.at <= revoke.returned + lag.seconds)
