@@ -48,7 +48,7 @@ _log = logging.getLogger("watchword")
 def run(settings: Settings, *, ready: Callable[[BoundServer], None]) -> None:
     """`watchword serve`: runs until SIGTERM or SIGINT. Raises what `opened` raises, ListenError, TlsError,
     ExpositionError and TracesError while starting."""
-    with Logs(form=settings.log_format, level=settings.log_level, masker=_masker(settings)):
+    with Logs(form=settings.log_format, level=settings.log_level, masker=masker(settings)):
         uvloop.run(serve(settings, ready=ready))
 
 
@@ -57,8 +57,12 @@ async def serve(
     *,
     stop: StopRequest | None = None,
     ready: Callable[[BoundServer], None] = lambda bound: None,
+    share_port: bool = False,
 ) -> None:
-    """Serves until `stop` is set, which by default SIGTERM and SIGINT do. `ready` is called when calls are served."""
+    """Serves until `stop` is set, which by default SIGTERM and SIGINT do. `ready` is called when calls are served.
+
+    `share_port` is for one of several workers, whose parent keeps the address.
+    """
     for warning in settings.warnings:
         _log.warning(warning)
     stopping = stop or StopRequest()
@@ -76,7 +80,7 @@ async def serve(
         )
         metrics.pool_state = lambda: (parts.database.size, parts.database.idle, settings.pool_size_max)
         if settings.embedded:
-            await _first_administrator(parts)
+            await first_administrator(parts)
         if settings.metrics_address is not None:
             exposition = Exposition(metrics.registry, settings.metrics_address)
             exposition.start()
@@ -89,7 +93,7 @@ async def serve(
         permits = Permits(settings.concurrent_calls_max)
         services = _handlers(parts, permits, metrics, traces)
         health = HealthService(services)
-        bound = _bind(settings, services, health)
+        bound = _bind(settings, services, health, share_port=share_port)
         await stack.enter_async_context(background(parts, metrics, health))
         _settle_memory()
         await bound.start()
@@ -116,7 +120,7 @@ def _settle_memory() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
-def _bind(settings: Settings, services: Handlers, health: HealthService) -> BoundServer:
+def _bind(settings: Settings, services: Handlers, health: HealthService, *, share_port: bool) -> BoundServer:
     table: dict[str, Any] = {**services, **health_handlers(health)}
     if settings.reflection:
         table.update(reflection_handlers([*services, HEALTH_SERVICE]))
@@ -130,6 +134,7 @@ def _bind(settings: Settings, services: Handlers, health: HealthService) -> Boun
             streams_per_connection_max=settings.concurrent_streams_max,
         ),
         credentials=_credentials(settings),
+        share_port=share_port,
     )
 
 
@@ -184,7 +189,7 @@ def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
     return server_credentials(files, warn=_log.warning, inform=_log.info)
 
 
-async def _first_administrator(parts: Parts) -> None:
+async def first_administrator(parts: Parts) -> None:
     """The embedded database's owner is whoever owns its folder: they get an administrator if there is none."""
     path = parts.settings.data_dir / ADMIN_TOKEN_FILE
     ttl = timedelta(seconds=parts.settings.default_ttl_seconds)
@@ -197,7 +202,8 @@ async def _first_administrator(parts: Parts) -> None:
     _log.info("made an administrator, until %s; its token is in %s", f"{made.token.expires_at:%Y-%m-%d}", path)
 
 
-def _masker(settings: Settings) -> Masker:
+def masker(settings: Settings) -> Masker:
+    """Keeps tokens and the databases' passwords out of the log."""
     secrets = [
         secret
         for url in (settings.database_url, settings.migration_database_url)

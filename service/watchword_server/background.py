@@ -41,7 +41,7 @@ async def background(parts: Parts, metrics: Metrics, health: HealthService) -> A
         except StoreError:
             if parts.embedded is not None and not revivals:
                 # Nobody else restarts it. In a task of its own, because a start may outlast the probe's patience.
-                revival = asyncio.create_task(_revive(parts.embedded))
+                revival = asyncio.create_task(revive(parts.embedded))
                 revivals.add(revival)
                 revival.add_done_callback(revivals.discard)
         finally:
@@ -83,7 +83,8 @@ async def background(parts: Parts, metrics: Metrics, health: HealthService) -> A
         await asyncio.gather(*tasks, *revivals, return_exceptions=True)
 
 
-async def _revive(embedded: EmbeddedPostgres) -> None:
+async def revive(embedded: EmbeddedPostgres) -> None:
+    """Starts the embedded PostgreSQL if it died; if it cannot, the log says why."""
     _log.warning("the embedded PostgreSQL does not answer: starting it if it died")
     try:
         await asyncio.to_thread(embedded.revive)
