@@ -59,3 +59,13 @@ create table watchers (
   reported_at timestamptz not null default now(),
   primary key (replica, verifier_key)
 );
+
+-- Which PostgreSQL answers, and on which timeline it writes: a restore changes the one, a promotion the other at once.
+-- (The control file tells of a promotion only after the next checkpoint.)
+create function server_identity(out system_identifier bigint, out timeline bigint)
+language sql volatile as $$
+select
+  control.system_identifier,
+  ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::bigint
+from pg_control_system() as control
+$$;

@@ -1,0 +1,94 @@
+"""Hears of news by LISTEN, on a connection of its own that is watched and made anew whenever it ends.
+
+News is a hint: what it hints at is read from the tables, by whoever waits, and also when nothing was heard for a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Final
+
+import asyncpg
+
+from watchword_server.store.database import DRIVER_ERRORS, Connection
+
+CHANNEL: Final = "watchword_news"
+# asyncpg never notices a dead peer by itself on a connection that only listens.
+_PING_SECONDS: Final = 5.0
+_PING_TIMEOUT_SECONDS: Final = 5.0
+_BACKOFF_SECONDS_MIN: Final = 0.1
+_BACKOFF_SECONDS_MAX: Final = 5.0
+
+
+class Listener:
+    """Counts news, and wakes whoever waits for some. A connection made anew counts too: nobody knows what it missed."""
+
+    def __init__(self, connect: Callable[[], Awaitable[Connection]]) -> None:
+        self._connect = connect
+        self._news = 0
+        self._next = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begins to listen. While there is no connection, there is no news."""
+        self._task = asyncio.get_running_loop().create_task(self._listen())
+
+    @property
+    def news(self) -> int:
+        """How often there was news so far."""
+        return self._news
+
+    async def wait(self, timeout_seconds: float, *, seen: int | None) -> None:
+        """Returns at the next news, at once if there was some since `seen`, or after the timeout."""
+        if seen is not None and seen != self._news:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_seconds):
+                await self._next.wait()
+
+    def tell(self) -> None:
+        """There is news."""
+        self._news += 1
+        self._next.set()
+        self._next = asyncio.Event()
+
+    async def _listen(self) -> None:
+        backoff_seconds = _BACKOFF_SECONDS_MIN
+        while True:
+            with suppress(*DRIVER_ERRORS):
+                connection = await self._connect()
+                try:
+                    await connection.add_listener(CHANNEL, self._heard)
+                    self.tell()
+                    backoff_seconds = _BACKOFF_SECONDS_MIN
+                    await _watched(connection)
+                finally:
+                    connection.terminate()
+            # Not all servers at the same moment.
+            await asyncio.sleep(backoff_seconds * random.uniform(0.5, 1))  # noqa: S311  # nobody gains by guessing it
+            backoff_seconds = min(2 * backoff_seconds, _BACKOFF_SECONDS_MAX)
+
+    def _heard(self, *_: object) -> None:
+        self.tell()
+
+    async def close(self) -> None:
+        """Stops listening."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+
+async def _watched(connection: Connection) -> None:
+    """Returns, or raises a driver's error, when the connection has ended or leads to a standby."""
+    ended = asyncio.Event()
+    connection.add_termination_listener(lambda _: ended.set())
+    while not ended.is_set() and not connection.is_closed():
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_PING_SECONDS):
+                await ended.wait()
+                return
+        if await connection.fetchval("select pg_is_in_recovery()", timeout=_PING_TIMEOUT_SECONDS):
+            raise asyncpg.ReadOnlySQLTransactionError("the server was demoted")

@@ -1,0 +1,4 @@
+-- For people.
+update replicas
+set draining = true
+where replicas.key = $1

@@ -1,0 +1,4 @@
+-- One maximum lease has passed in this epoch.
+update feed
+set epoch_settled = true
+where feed.epoch = $1
