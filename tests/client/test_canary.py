@@ -12,7 +12,7 @@ import pytest
 
 from tests.client.echo import KINDS, POLICY, aio_call, aio_echo, bearer, sync_call, sync_echo
 from watchword import VerifierUnavailableError, aio, sync
-from watchword.interceptor.call_aio import Call
+from watchword.interceptor.call_aio import Call, Offers
 from watchword.testing import FakeAuthority, serve
 
 SECRET_PART = slice(25, 58)
@@ -71,7 +71,9 @@ async def test_the_token_of_a_call_shows_nowhere(
                 await verifier.check(canaries["good"], ())
             said.append(str(unavailable.value) + repr(unavailable.value))
         await asyncio.to_thread(blocking, address)
-    said.extend((repr(authority), repr(vars(authority)), repr(POLICY), repr(Call(verifier, canaries["good"], ()))))
+    said.extend(
+        (repr(authority), repr(vars(authority)), repr(POLICY), repr(Call(Offers(verifier), canaries["good"], ())))
+    )
     said.extend((caplog.text, *capfd.readouterr()))
     everything = "\n".join(said)
     assert "the handler's own failure" in everything

@@ -21,7 +21,7 @@ from watchword.token import (
     new_token_id,
     parse_token,
 )
-from watchword.verifier.contract import VerifierUnavailableError
+from watchword.verifier.contract import PeerName, VerifierUnavailableError
 from watchword.verifier.verdict import Active, Inactive, Insufficient, Verdict
 
 TTL_SECONDS_DEFAULT = 90 * 24 * 3600.0
@@ -142,7 +142,7 @@ class FakeVerifier:
         self._authority = authority
         self._subject = subject
 
-    async def check(self, token: str, required_scopes: tuple[str, ...]) -> Verdict:
+    async def check(self, token: str, required_scopes: tuple[str, ...], *, peer: PeerName | None = None) -> Verdict:
         """See Verifier."""
         return self._authority.judge(token, required_scopes, self._subject)
 
@@ -154,6 +154,6 @@ class BlockingFakeVerifier:
         self._authority = authority
         self._subject = subject
 
-    def check(self, token: str, required_scopes: tuple[str, ...]) -> Verdict:
+    def check(self, token: str, required_scopes: tuple[str, ...], *, peer: PeerName | None = None) -> Verdict:
         """See BlockingVerifier."""
         return self._authority.judge(token, required_scopes, self._subject)

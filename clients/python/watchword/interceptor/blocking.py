@@ -10,19 +10,36 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final, NoReturn, TypeAlias
+from contextlib import contextmanager, suppress
+from typing import Any, Final, NoReturn, Protocol, TypeAlias
 
 import grpc
 
 from watchword.identity import CURRENT, Identity
 from watchword.interceptor.denial import REQUEST_UNREADABLE, Denial
+from watchword.verifier.contract import OpenStream
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-Decide = Callable[[], Identity | Denial]
 # grpc.ServicerContext, or what grpc.aio gives to plain functions.
 Context = Any
 
 _END: Final = object()
+
+
+class Call(Protocol):
+    """One call under judgement, from the handler's thread."""
+
+    def decide(self, context: Context) -> Identity | Denial:
+        """Judges the token now."""
+        ...
+
+    def open_stream(self, shut: Callable[[Denial], None]) -> OpenStream | None:
+        """Has `shut` called when the token ends, by a verifier that learns of it."""
+        ...
+
+    def end(self, context: Context, denial: Denial) -> None:
+        """Ends the call, from whatever thread `shut` is called on; does not block it."""
+        ...
 
 
 class _EndedError(grpc.aio.AbortError):
@@ -32,17 +49,17 @@ class _EndedError(grpc.aio.AbortError):
 class Gate:
     """What stands between a handler in a thread and its messages. Once shut it stays shut."""
 
-    __slots__ = ("_context", "_decide", "_denial", "_thread")
+    __slots__ = ("_call", "_context", "_denial", "_thread")
 
-    def __init__(self, decide: Decide, context: Context) -> None:
-        self._decide = decide
+    def __init__(self, call: Call, context: Context) -> None:
+        self._call = call
         self._context = context
         self._denial: Denial | None = None
         self._thread = threading.get_ident()
 
     def admit(self) -> Identity:
         """Judges the token for what comes next; ends the call and raises if it is refused."""
-        outcome = self._denial or self._decide()
+        outcome = self._denial or self._call.decide(self._context)
         if isinstance(outcome, Denial):
             self._denial = outcome
             self._end(outcome)
@@ -50,6 +67,21 @@ class Gate:
         if self._denial is not None:
             self._end(self._denial)
         return outcome
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Inside, the call is ended as soon as its token ends, also while its handler waits."""
+        opened = self._call.open_stream(self._shut)
+        try:
+            yield
+        finally:
+            if opened is not None:
+                opened.close()
+
+    def _shut(self, denial: Denial) -> None:
+        if self._denial is None:
+            self._denial = denial
+            self._call.end(self._context, denial)
 
     def _end(self, denial: Denial) -> NoReturn:
         if threading.get_ident() != self._thread and hasattr(self._context, "cancel"):
@@ -67,12 +99,16 @@ def abort(context: Context, denial: Denial) -> NoReturn:
     raise _EndedError(denial.message)
 
 
-def guard(handler: Handler, decide: Decide) -> Handler:
+def abort_quietly(context: Context, denial: Denial) -> None:
+    """As abort, for whoever has nobody to raise to."""
+    with suppress(Exception):
+        abort(context, denial)
+
+
+def guard(handler: Handler, call: Call) -> Handler:
     """The handler of any kind, with every message in or out judged; a unary call once, when its request arrived."""
     behaviour = _behaviour(handler)
-    run: Any = (
-        _streaming(handler, behaviour, decide) if handler.response_streaming else _single(handler, behaviour, decide)
-    )
+    run: Any = _streaming(handler, behaviour, call) if handler.response_streaming else _single(handler, behaviour, call)
     # gRPC reads this wish of a handler off the function itself.
     pool = getattr(behaviour, "experimental_thread_pool", None)
     if pool is not None:
@@ -80,31 +116,37 @@ def guard(handler: Handler, decide: Decide) -> Handler:
     return _MAKERS[handler.request_streaming, handler.response_streaming](run, None, handler.response_serializer)
 
 
-def _single(handler: Handler, behaviour: Any, decide: Decide) -> Callable[[Any, Context], Any]:
-    def run(raw: Any, context: Context) -> Any:
-        gate = Gate(decide, context)
+def _single(handler: Handler, behaviour: Any, call: Call) -> Callable[[Any, Context], Any]:
+    def unary(raw: Any, context: Context) -> Any:
+        gate = Gate(call, context)
         within = _context_of(gate.admit())
-        response = within.run(behaviour, _request(handler, raw, gate, context), context)
-        if handler.request_streaming:
+        return within.run(behaviour, _request(handler, raw, gate, context), context)
+
+    def stream(raw: Any, context: Context) -> Any:
+        gate = Gate(call, context)
+        with gate.watched():
+            within = _context_of(gate.admit())
+            response = within.run(behaviour, _request(handler, raw, gate, context), context)
             gate.admit()
-        return response
+            return response
 
-    return run
+    return stream if handler.request_streaming else unary
 
 
-def _streaming(handler: Handler, behaviour: Any, decide: Decide) -> Callable[[Any, Context], Iterator[Any]]:
+def _streaming(handler: Handler, behaviour: Any, call: Call) -> Callable[[Any, Context], Iterator[Any]]:
     def admitted(raw: Any, context: Context) -> Iterator[Any]:
-        gate = Gate(decide, context)
-        within = _context_of(gate.admit())
-        responses = iter(within.run(behaviour, _request(handler, raw, gate, context), context))
-        try:
-            while (response := within.run(next, responses, _END)) is not _END:
-                gate.admit()
-                yield response
-        finally:
-            close = getattr(responses, "close", None)
-            if close is not None:
-                within.run(close)
+        gate = Gate(call, context)
+        with gate.watched():
+            within = _context_of(gate.admit())
+            responses = iter(within.run(behaviour, _request(handler, raw, gate, context), context))
+            try:
+                while (response := within.run(next, responses, _END)) is not _END:
+                    gate.admit()
+                    yield response
+            finally:
+                close = getattr(responses, "close", None)
+                if close is not None:
+                    within.run(close)
 
     def run(raw: Any, context: Context) -> Iterator[Any]:
         try:

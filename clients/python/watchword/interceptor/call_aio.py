@@ -10,8 +10,15 @@ from typing import Any, Final, NoReturn, TypeAlias
 import grpc
 
 from watchword.identity import Identity
-from watchword.interceptor.denial import REQUEST_UNREADABLE, UNAVAILABLE, Denial, judge
-from watchword.verifier.contract import Verifier, VerifierUnavailableError
+from watchword.interceptor.denial import REQUEST_UNREADABLE, UNAVAILABLE, Denial, denial_of, judge
+from watchword.verifier.contract import (
+    ImmediateVerifier,
+    OpenStream,
+    StreamGates,
+    Verifier,
+    VerifierUnavailableError,
+)
+from watchword.verifier.verdict import Active, Verdict
 
 _LOGGER: Final = logging.getLogger("watchword.interceptor")
 # How long a refusal waits for the first request message of a stream.
@@ -20,23 +27,43 @@ FIRST_MESSAGE_SECONDS_MAX: Final = 0.05
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
+class Offers:
+    """A verifier and what it offers beyond `check`: looked up once, not for every call."""
+
+    __slots__ = ("check", "check_now", "gates")
+
+    def __init__(self, verifier: Verifier) -> None:
+        self.check: Final = verifier.check
+        self.check_now: Final = verifier.check_now if isinstance(verifier, ImmediateVerifier) else None
+        self.gates: Final = verifier if isinstance(verifier, StreamGates) else None
+
+
 class Call:
     """A call's token and what it has to cover. Without a `repr` of its own that could show the token."""
 
-    __slots__ = ("_denial", "_scopes", "_token", "_verifier")
+    __slots__ = ("_denial", "_offers", "_refused", "_scopes", "_token")
 
-    def __init__(self, verifier: Verifier, token: str, scopes: tuple[str, ...]) -> None:
-        self._verifier = verifier
+    def __init__(self, offers: Offers, token: str, scopes: tuple[str, ...]) -> None:
+        self._offers = offers
         self._token = token
         self._scopes = scopes
         self._denial: Denial | None = None
+        self._refused = False
 
-    async def decide(self) -> Identity | Denial:
+    def admit_now(self) -> Identity | None:
+        """Whom the verifier admits without asking anybody; None where it does not know, or does not admit."""
+        check_now = self._offers.check_now
+        if check_now is None or self._denial is not None:
+            return None
+        verdict = check_now(self._token, self._scopes)
+        return verdict.identity if isinstance(verdict, Active) else None
+
+    async def decide(self, context: Context) -> Identity | Denial:
         """Judges the token now. Every doubt is a denial, and a denial is final: the gate of a stream stays shut."""
         if self._denial is not None:
             return self._denial
         try:
-            outcome = judge(await self._verifier.check(self._token, self._scopes))
+            outcome = judge(await self._offers.check(self._token, self._scopes, peer=context.peer))
         except VerifierUnavailableError:
             outcome = UNAVAILABLE
         except Exception as error:
@@ -51,15 +78,52 @@ class Call:
         return outcome
 
     async def admit(self, context: Context) -> Identity:
-        """Judges the token for the next message of a stream; ends the call and raises AbortError if it is refused."""
-        ended = self._denial is not None
-        outcome = await self.decide()
+        """Judges the token for the next message; ends the call and raises AbortError if it is refused."""
+        known = self.admit_now()
+        if known is not None:
+            return known
+        outcome = await self.decide(context)
         if isinstance(outcome, Denial):
-            if ended:
-                # The status was sent with the first refusal.
-                raise grpc.aio.AbortError("the call has ended: " + outcome.message)
-            await refuse(context, outcome)
+            await self.end(context, outcome)
         return outcome
+
+    async def admit_unread(self, context: Context) -> Identity:
+        """As admit, for a call of which nothing was read yet."""
+        outcome = await self.decide(context)
+        if isinstance(outcome, Denial):
+            self._claim_refusal(outcome)
+            await refuse_unread(context, outcome)
+        return outcome
+
+    async def end(self, context: Context, denial: Denial) -> NoReturn:
+        """Ends the call with `denial`, if nobody did before. Raises AbortError."""
+        self._claim_refusal(denial)
+        await refuse(context, denial)
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether somebody is ending the call."""
+        return self._refused
+
+    def open_stream(self, shut: Callable[[Denial], None]) -> OpenStream | None:
+        """Has `shut` called when the token ends, by a verifier that learns of it. From then on nothing more passes."""
+        gates = self._offers.gates
+        if gates is None:
+            return None
+
+        def learn(verdict: Verdict) -> None:
+            # Refused for a message already: that is ending the call.
+            if self._denial is None:
+                self._denial = denial_of(verdict)
+                shut(self._denial)
+
+        return gates.open_stream(self._token, self._scopes, learn)
+
+    def _claim_refusal(self, denial: Denial) -> None:
+        if self._refused:
+            # The status is sent once.
+            raise grpc.aio.AbortError("the call has ended: " + denial.message)
+        self._refused = True
 
 
 async def refuse(context: Context, denial: Denial) -> NoReturn:

@@ -68,6 +68,12 @@ def judge(verdict: Verdict) -> Identity | Denial:
     return UNAVAILABLE
 
 
+def denial_of(verdict: Verdict) -> Denial:
+    """What to answer once a verdict ended a stream. An active one cannot; it would be a doubt, and doubts refuse."""
+    outcome = judge(verdict)
+    return outcome if isinstance(outcome, Denial) else UNAVAILABLE
+
+
 def scope_missing(scopes: tuple[str, ...]) -> Denial:
     """What a caller lacks, as a list with spaces between (RFC 6750 section 3.1, `insufficient_scope`)."""
     lacking = " ".join(scopes)

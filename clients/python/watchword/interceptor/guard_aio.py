@@ -9,7 +9,7 @@ import grpc
 
 from watchword.identity import CURRENT
 from watchword.interceptor.call_aio import Call, Context, refuse
-from watchword.interceptor.denial import REQUEST_UNREADABLE, Denial
+from watchword.interceptor.denial import REQUEST_UNREADABLE
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
@@ -40,9 +40,7 @@ class GuardedUnary(grpc.RpcMethodHandler):  # type: ignore[type-arg]  # generic 
 
     async def unary_unary(self, raw: Any, context: Context) -> Any:  # type: ignore[override]  # there an attribute
         """The guarded behaviour."""
-        outcome = await self._call.decide()
-        if isinstance(outcome, Denial):
-            await refuse(context, outcome)
+        identity = self._call.admit_now() or await self._call.admit(context)
         handler: Any = self._handler
         request = raw
         if handler.request_deserializer is not None:
@@ -52,5 +50,5 @@ class GuardedUnary(grpc.RpcMethodHandler):  # type: ignore[type-arg]  # generic 
                 # gRPC's way of failing would send the parser's own words to the caller.
                 await refuse(context, REQUEST_UNREADABLE)
         # grpc.aio gives every call a task, so this ends with the call.
-        CURRENT.set(outcome)
+        CURRENT.set(identity)
         return await handler.unary_unary(request, context)

@@ -13,9 +13,9 @@ from typing import Any, TypeAlias
 import grpc
 
 from watchword.identity import CURRENT
-from watchword.interceptor.call_aio import Call, Context, read_request, refuse, refuse_unread
+from watchword.interceptor.call_aio import Call, Context, read_request
 from watchword.interceptor.context_aio import GuardedContext
-from watchword.interceptor.denial import Denial
+from watchword.interceptor.gate_aio import Gate
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _Deserializer = Callable[[bytes], Any] | None
@@ -27,13 +27,12 @@ def unary_stream(handler: Handler, call: Call) -> Handler:
     deserialize = handler.request_deserializer
 
     async def guarded(raw: bytes, context: Context) -> None:
-        outcome = await call.decide()
-        if isinstance(outcome, Denial):
-            await refuse(context, outcome)
-        request = await read_request(context, deserialize, raw)
-        CURRENT.set(outcome)
-        guarded_context = GuardedContext(context, call, None)
-        await _write_out(behaviour(request, guarded_context), guarded_context)
+        with Gate(call, context):
+            identity = await call.admit(context)
+            request = await read_request(context, deserialize, raw)
+            CURRENT.set(identity)
+            guarded_context = GuardedContext(context, call, None)
+            await _write_out(behaviour(request, guarded_context), guarded_context)
 
     return grpc.unary_stream_rpc_method_handler(guarded, None, handler.response_serializer)
 
@@ -44,14 +43,12 @@ def stream_unary(handler: Handler, call: Call) -> Handler:
     deserialize = handler.request_deserializer
 
     async def guarded(requests: AsyncIterable[bytes], context: Context) -> Any:
-        outcome = await call.decide()
-        if isinstance(outcome, Denial):
-            await refuse_unread(context, outcome)
-        CURRENT.set(outcome)
-        guarded_context = GuardedContext(context, call, deserialize)
-        response = await behaviour(_admitted(requests, context, call, deserialize), guarded_context)
-        await call.admit(context)
-        return response
+        with Gate(call, context):
+            CURRENT.set(await call.admit_unread(context))
+            guarded_context = GuardedContext(context, call, deserialize)
+            response = await behaviour(_admitted(requests, context, call, deserialize), guarded_context)
+            await call.admit(context)
+            return response
 
     return grpc.stream_unary_rpc_method_handler(guarded, None, handler.response_serializer)
 
@@ -62,13 +59,11 @@ def stream_stream(handler: Handler, call: Call) -> Handler:
     deserialize = handler.request_deserializer
 
     async def guarded(requests: AsyncIterable[bytes], context: Context) -> None:
-        outcome = await call.decide()
-        if isinstance(outcome, Denial):
-            await refuse_unread(context, outcome)
-        CURRENT.set(outcome)
-        guarded_context = GuardedContext(context, call, deserialize)
-        admitted = _admitted(requests, context, call, deserialize)
-        await _write_out(behaviour(admitted, guarded_context), guarded_context)
+        with Gate(call, context):
+            CURRENT.set(await call.admit_unread(context))
+            guarded_context = GuardedContext(context, call, deserialize)
+            admitted = _admitted(requests, context, call, deserialize)
+            await _write_out(behaviour(admitted, guarded_context), guarded_context)
 
     return grpc.stream_stream_rpc_method_handler(guarded, None, handler.response_serializer)
 

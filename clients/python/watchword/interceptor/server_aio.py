@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 import grpc
 
 from watchword.bearer import BearerError, bearer_token
-from watchword.interceptor.call_aio import Call, refuse_unread
+from watchword.interceptor.call_aio import Call, Offers, refuse_unread
 from watchword.interceptor.denial import BY_BEARER_REASON, RULE_MISSING, UNIMPLEMENTED, Denial
 from watchword.interceptor.guard_aio import GuardedUnary, is_async
 from watchword.interceptor.guard_aio_stream import stream_stream, stream_unary, unary_stream
@@ -43,7 +43,7 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
             raise TypeError(
                 "grpc.aio needs a verifier whose check is a coroutine, such as watchword.aio.RemoteVerifier"
             )
-        self._verifier: Final = verifier
+        self._offers: Final = Offers(verifier)
         self._rules: Final = policy.rules
         # Which guard suits a method's handler, by method: looking into a handler costs more than the guard itself.
         # Only methods of the policy get in, so it is bounded.
@@ -64,8 +64,8 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         except BearerError as error:
             return _refusal(BY_BEARER_REASON[error.reason])
         if rule is None:
-            return _judged_refusal(Call(self._verifier, token, ()), RULE_MISSING)
-        call = Call(self._verifier, token, rule.scopes)
+            return _judged_refusal(Call(self._offers, token, ()), RULE_MISSING)
+        call = Call(self._offers, token, rule.scopes)
         handler = await continuation(handler_call_details)
         if handler is None:
             return _judged_refusal(call, UNIMPLEMENTED)
@@ -97,7 +97,7 @@ def _refusal(denial: Denial) -> Handler:
 
 def _judged_refusal(call: Call, denial: Denial) -> Handler:
     async def refuse(_: object, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        outcome = await call.decide()
+        outcome = await call.decide(context)
         await refuse_unread(context, outcome if isinstance(outcome, Denial) else denial)
 
     return grpc.stream_stream_rpc_method_handler(refuse)

@@ -11,10 +11,18 @@ import grpc
 
 from watchword.bearer import BearerError, bearer_token
 from watchword.identity import Identity
-from watchword.interceptor.blocking import Decide, abort, guard
-from watchword.interceptor.denial import BY_BEARER_REASON, RULE_MISSING, UNAVAILABLE, UNIMPLEMENTED, Denial, judge
+from watchword.interceptor.blocking import abort, guard
+from watchword.interceptor.denial import (
+    BY_BEARER_REASON,
+    RULE_MISSING,
+    UNAVAILABLE,
+    UNIMPLEMENTED,
+    Denial,
+    denial_of,
+    judge,
+)
 from watchword.policy import Policy
-from watchword.verifier.contract import BlockingVerifier, VerifierUnavailableError
+from watchword.verifier.contract import BlockingVerifier, OpenStream, StreamGates, VerifierUnavailableError
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _LOGGER: Final = logging.getLogger("watchword.interceptor")
@@ -24,14 +32,15 @@ class ServerInterceptor(grpc.ServerInterceptor):
     """Admits calls whose bearer token `verifier` finds active and sufficient for `policy`'s rule, and no others.
 
     As watchword.aio.ServerInterceptor, with the same answers, for `grpc.server(...)`. Judgements are made in the pool's
-    threads. A stream whose token ends is ended with UNAUTHENTICATED, or with CANCELLED where the handler reads its
-    requests in a thread of its own.
+    threads. A stream whose token ends is ended with UNAUTHENTICATED at its next message, or with CANCELLED where the
+    handler reads its requests in a thread of its own, and where the verifier learns of the end before a message comes.
     """
 
     def __init__(self, verifier: BlockingVerifier, policy: Policy) -> None:
         if inspect.iscoroutinefunction(verifier.check):
             raise TypeError("a thread-pool server needs a blocking verifier, such as watchword.sync.RemoteVerifier")
         self._verifier: Final = verifier
+        self._gates: Final = verifier if isinstance(verifier, StreamGates) else None
         self._rules: Final = policy.rules
 
     def intercept_service(
@@ -47,19 +56,31 @@ class ServerInterceptor(grpc.ServerInterceptor):
             token = bearer_token(handler_call_details.invocation_metadata)
         except BearerError as error:
             return _refusal(None, BY_BEARER_REASON[error.reason])
+        call = _Call(self._verifier, self._gates, token, () if rule is None else rule.scopes)
         if rule is None:
-            return _refusal(_decider(self._verifier, token, ()), RULE_MISSING)
-        decide = _decider(self._verifier, token, rule.scopes)
+            return _refusal(call, RULE_MISSING)
         handler = continuation(handler_call_details)
         if handler is None:
-            return _refusal(decide, UNIMPLEMENTED)
-        return guard(handler, decide)
+            return _refusal(call, UNIMPLEMENTED)
+        return guard(handler, call)
 
 
-def _decider(verifier: BlockingVerifier, token: str, scopes: tuple[str, ...]) -> Decide:
-    def decide() -> Identity | Denial:
+class _Call:
+    """A call's token and what it has to cover. Without a `repr` of its own that could show the token."""
+
+    __slots__ = ("_gates", "_scopes", "_token", "_verifier")
+
+    def __init__(
+        self, verifier: BlockingVerifier, gates: StreamGates | None, token: str, scopes: tuple[str, ...]
+    ) -> None:
+        self._verifier = verifier
+        self._gates = gates
+        self._token = token
+        self._scopes = scopes
+
+    def decide(self, context: Any) -> Identity | Denial:
         try:
-            return judge(verifier.check(token, scopes))
+            return judge(self._verifier.check(self._token, self._scopes, peer=context.peer))
         except VerifierUnavailableError:
             return UNAVAILABLE
         except Exception as error:
@@ -67,13 +88,21 @@ def _decider(verifier: BlockingVerifier, token: str, scopes: tuple[str, ...]) ->
             _LOGGER.error("a verifier failed with %s; the call is refused", type(error).__name__)
             return UNAVAILABLE
 
-    return decide
+    def open_stream(self, shut: Callable[[Denial], None]) -> OpenStream | None:
+        if self._gates is None:
+            return None
+        return self._gates.open_stream(self._token, self._scopes, lambda verdict: shut(denial_of(verdict)))
+
+    def end(self, context: Any, denial: Denial) -> None:
+        # An abort from another thread than the handler's would let the next message through, and reach the client
+        # only when the handler's thread comes back to gRPC.
+        context.cancel()
 
 
-def _refusal(decide: Decide | None, denial: Denial) -> Handler:
+def _refusal(call: _Call | None, denial: Denial) -> Handler:
     # On the wire an answer without messages looks the same for all four kinds of call.
     def refuse(_: object, context: Any) -> NoReturn:
-        outcome = None if decide is None else decide()
+        outcome = None if call is None else call.decide(context)
         abort(context, outcome if isinstance(outcome, Denial) else denial)
 
     return grpc.stream_stream_rpc_method_handler(refuse)

@@ -1,17 +1,26 @@
-"""What an interceptor asks of a verifier, so that a remote one, a caching one and a fake one are interchangeable."""
+"""What an interceptor asks of a verifier, so that a remote one, a caching one and a fake one are interchangeable.
+
+`check` is all that a verifier needs. The rest is offered by those that cache, and used where it is there: `check_now`
+saves the hot path a coroutine, `open_stream` ends calls that are waiting when their token ends.
+"""
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from collections.abc import Callable
+from typing import Final, Protocol, TypeAlias, runtime_checkable
 
 from watchword.verifier.verdict import Verdict
+
+PeerName: TypeAlias = Callable[[], str]
+"""gRPC's `context.peer`, or the like. Asked only when it matters: it costs more than a cached check."""
 
 
 class VerifierUnavailableError(Exception):
     """The token cannot be judged now. Never means that it is good: the call is refused as UNAVAILABLE.
 
     `cause` is stable and holds no text from elsewhere: the name of a gRPC status (`UNAVAILABLE`, `DEADLINE_EXCEEDED`,
-    `UNAUTHENTICATED` when the verifier's own token is refused), `QUEUE_FULL`, `CLOSED` or `ANSWER_INVALID`.
+    `UNAUTHENTICATED` when the verifier's own token is refused), `QUEUE_FULL`, `MISSES_LIMITED`, `CLOSED` or
+    `ANSWER_INVALID`.
     """
 
     def __init__(self, cause: str) -> None:
@@ -22,10 +31,11 @@ class VerifierUnavailableError(Exception):
 class Verifier(Protocol):
     """Judges tokens for grpc.aio servers."""
 
-    async def check(self, token: str, required_scopes: tuple[str, ...]) -> Verdict:
+    async def check(self, token: str, required_scopes: tuple[str, ...], *, peer: PeerName | None = None) -> Verdict:
         """Judges `token` as received, after the scheme, for a call that needs all `required_scopes` (no wildcards).
 
-        The decision is made after this was called, never earlier. Raises VerifierUnavailableError.
+        The decision is made after this was called, never earlier. `peer` names the caller's address, for limits.
+        Raises VerifierUnavailableError.
         """
         ...
 
@@ -33,6 +43,37 @@ class Verifier(Protocol):
 class BlockingVerifier(Protocol):
     """Judges tokens for thread-pool servers. Called from many threads at once."""
 
-    def check(self, token: str, required_scopes: tuple[str, ...]) -> Verdict:
+    def check(self, token: str, required_scopes: tuple[str, ...], *, peer: PeerName | None = None) -> Verdict:
         """As Verifier.check, and blocks the calling thread until there is a verdict or VerifierUnavailableError."""
+        ...
+
+
+@runtime_checkable
+class ImmediateVerifier(Protocol):
+    """A verifier that may know the answer without waiting for anybody."""
+
+    def check_now(self, token: str, required_scopes: tuple[str, ...]) -> Verdict | None:
+        """As Verifier.check where that takes no I/O, otherwise None. Never raises."""
+        ...
+
+
+class OpenStream(Protocol):
+    """A stream that a verifier keeps an eye on."""
+
+    def close(self) -> None:
+        """The stream has ended by itself. May be called twice."""
+        ...
+
+
+@runtime_checkable
+class StreamGates(Protocol):
+    """A verifier that learns when tokens end, and can end the streams that were opened with them."""
+
+    def open_stream(self, token: str, required_scopes: tuple[str, ...], shut: Callable[[Verdict], None]) -> OpenStream:
+        """Calls `shut` once, with what the token is now, when it is no longer what the stream was opened with.
+
+        To be called before the stream's first check: a revocation between the two would be missed. `shut` is called
+        from anywhere, with the verifier's locks held: it must not block, and must not ask the verifier. When it has
+        returned, no further message of the stream may pass.
+        """
         ...

@@ -9,9 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from watchword.verifier.contract import VerifierUnavailableError
-
-PeerName = Callable[[], str]
+from watchword.verifier.contract import PeerName, VerifierUnavailableError
 
 
 @dataclass(frozen=True, slots=True)

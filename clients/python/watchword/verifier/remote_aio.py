@@ -12,7 +12,7 @@ import grpc
 from watchword.token import PREFIX_DEFAULT, MalformedTokenError, check_prefix, parse_token
 from watchword.v1.token_service_pb2 import BatchValidateResponse
 from watchword.v1.token_service_pb2_grpc import TokenServiceStub
-from watchword.verifier.contract import VerifierUnavailableError
+from watchword.verifier.contract import PeerName, VerifierUnavailableError
 from watchword.verifier.outage import Outage
 from watchword.verifier.verdict import Answer, Inactive, Verdict
 from watchword.verifier.wire import BATCH_SIZE_LIMIT, batch_answers, batch_request, is_too_large, unavailable
@@ -66,7 +66,7 @@ class RemoteVerifier:
         self._closed = False
         self._outage: Final = Outage()
 
-    async def check(self, token: str, required_scopes: tuple[str, ...]) -> Verdict:
+    async def check(self, token: str, required_scopes: tuple[str, ...], *, peer: PeerName | None = None) -> Verdict:
         """See Verifier. What is no token by its checksum is answered here, without I/O."""
         try:
             parse_token(token, self._prefix)
