@@ -1,0 +1,408 @@
+"""What one verifier remembers, and when it may rely on it. No I/O: the clock is an argument, the stream calls in.
+
+One lock guards everything: a decision, a check-and-insert, a change and a flush exclude one another. Rules and reasons:
+`docs/revocation.md`. Each mechanism is a method of its own, so that a test can take it away and see the checker fail.
+"""
+
+from __future__ import annotations
+
+import hmac
+import itertools
+import os
+import secrets
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, Final
+
+from watchword.lease import Clock, Instant, Lease, holder_end
+from watchword.token import BODY_LENGTH, ID_LENGTH, PREFIX_DEFAULT, check_prefix
+from watchword.verifier.entries import BadTokens, GoodTokens
+from watchword.verifier.gates import Gate, Gates
+from watchword.verifier.recent import RecentChanges
+from watchword.verifier.verdict import Active, Answer, Inactive, Insufficient
+
+_INACTIVE: Final = Inactive()
+_KEY_BYTES: Final = 16
+# An idle stream whose answer could not be kept is judged again no sooner.
+_RECHECK_SECONDS_MIN: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class CacheLimits:
+    """What a cache may hold. Raises ValueError for a limit that makes no sense."""
+
+    entries_max: int = 100_000
+    """Good tokens."""
+    negative_entries_max: int = 20_000
+    """Tokens known to be inactive."""
+    bytes_max: int = 64 * 1024 * 1024
+    """Good tokens, estimated."""
+    age_seconds_max: float = 3600.0
+    """However long an answer may be kept by what the authority says."""
+    negative_seconds_max: float = 60.0
+    changes_kept_max: int = 100_000
+    """Changes remembered to judge answers that were read before them."""
+
+    def __post_init__(self) -> None:
+        if min(self.entries_max, self.negative_entries_max, self.bytes_max, self.changes_kept_max) < 1:
+            raise ValueError("the limits of a cache must be at least 1")
+        if not (self.age_seconds_max > 0 and 0 < self.negative_seconds_max <= 60):
+            raise ValueError("ages must be positive, negative_seconds_max at most 60")
+
+
+@dataclass(slots=True)
+class CacheCounts:
+    """What happened so far. For metrics: read without the lock."""
+
+    hits: int = 0
+    negative_hits: int = 0
+    misses: int = 0
+    joins: int = 0
+    evictions: int = 0
+    flushes: int = 0
+    changes: int = 0
+
+
+class Lookup:
+    """A question to the authority that is under way. Compared by identity; never holds the token."""
+
+    __slots__ = ("proof", "result", "sent_at", "token_id")
+
+    def __init__(self, token_id: str, proof: bytes, sent_at: float, result: Any) -> None:
+        self.token_id: Final = token_id
+        self.proof: Final = proof
+        self.sent_at: Final = sent_at
+        """Boottime, read before the request was sent."""
+        self.result: Final[Any] = result
+        """What its starter left there for those who join: a future."""
+
+    def __repr__(self) -> str:
+        return f"Lookup({self.token_id})"
+
+
+class Cache:
+    """The memory of one verifier.
+
+    `lock` makes the lock; `threading.Lock` serves event loops as well: it is never held over anything slow. After a
+    fork the child has lost everything, its lease first, and is a verifier of its own.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        limits: CacheLimits | None = None,
+        token_prefix: str = PREFIX_DEFAULT,
+        lock: Callable[[], AbstractContextManager[Any]] = threading.Lock,
+    ) -> None:
+        self.limits: Final = limits or CacheLimits()
+        self._clock: Final = clock
+        self._id_from: Final = len(check_prefix(token_prefix))
+        self._id_to: Final = self._id_from + ID_LENGTH
+        self._length: Final = self._id_from + BODY_LENGTH
+        self._new_lock: Final = lock
+        self._nonces: Final = itertools.count(1)
+        self.lease = Lease()
+        self.counts: Final = CacheCounts()
+        self._good: Final = GoodTokens(self.limits.entries_max, self.limits.bytes_max)
+        self._bad: Final = BadTokens(self.limits.negative_entries_max)
+        self._recent: Final = RecentChanges(self.limits.changes_kept_max)
+        self._under_way: Final[dict[bytes, Lookup]] = {}
+        self._gates: Final = Gates()
+        self.epoch: bytes | None = None
+        """Of the positions; None before the first flush."""
+        self.applied = 0
+        """Every change up to here has been seen, or everything from before it forgotten."""
+        self._begin_anew()
+        if hasattr(os, "register_at_fork"):
+            begin_anew = weakref.WeakMethod(self._begin_anew)
+            os.register_at_fork(after_in_child=lambda: (method := begin_anew()) and method())
+
+    def __repr__(self) -> str:
+        return f"Cache({len(self._good)} entries, applied={self.applied})"
+
+    # Decisions
+
+    def decide(self, token: str, required_scopes: tuple[str, ...] = ()) -> Active | Insufficient | Inactive | None:
+        """What is known of `token` now, for a call that needs all `required_scopes`; None: the authority must be asked.
+
+        Never raises, whatever `token` is.
+        """
+        if len(token) != self._length or not token.isascii():
+            return None
+        proof = self._prove(token)
+        with self._lock:
+            # The clock, then the lease, then the entry, under the lock that changes take: a stop of any length between
+            # two of these steps cannot make a decision out of what had ceased to hold when it was invoked. Held by
+            # tests/client/test_cache.py.
+            if not self.lease.live(self._clock):
+                self.counts.misses += 1
+                return None
+            return self._find(token[self._id_from : self._id_to], proof, required_scopes)
+
+    def _find(
+        self, token_id: str, proof: bytes, required_scopes: tuple[str, ...]
+    ) -> Active | Insufficient | Inactive | None:
+        now = self._clock.boottime()
+        entry = self._good.get(token_id)
+        if entry is not None and hmac.compare_digest(entry.proof, proof):
+            if now < entry.ends_at:
+                entry.used = True
+                self.counts.hits += 1
+                return entry.judge(required_scopes)
+            self._good.remove(token_id)
+        elif now < self._bad.get(proof, 0.0):
+            self.counts.negative_hits += 1
+            return _INACTIVE
+        self.counts.misses += 1
+        return None
+
+    # Lookups: rules 9, 10 and 13
+
+    def begin(self, token: str, result: Any = None) -> Lookup:
+        """A lookup of a well-formed `token`, to be called before the request is sent, and finished or abandoned after.
+
+        `result` is handed to those who join it. Raises ValueError for what cannot be a token.
+        """
+        if len(token) != self._length or not token.isascii():
+            raise ValueError("not a token")
+        proof = self._prove(token)
+        with self._lock:
+            lookup = Lookup(token[self._id_from : self._id_to], proof, self._clock.boottime(), result)
+            self._under_way.setdefault(proof, lookup)
+            return lookup
+
+    def joinable(self, token: str) -> Lookup | None:
+        """A lookup of the same token that is under way, if its answer may be of use. See `joined_may_use`."""
+        if len(token) != self._length or not token.isascii():
+            return None
+        proof = self._prove(token)
+        with self._lock:
+            lookup = self._under_way.get(proof)
+            if lookup is None or not self._may_join():
+                return None
+            self.counts.joins += 1
+            return lookup
+
+    def joined_may_use(self, lookup: Lookup, answer: Answer) -> bool:
+        """Whether one who joined may decide by the answer; otherwise it begins a lookup of its own, joining nobody."""
+        with self._lock:
+            return self._may_join() and self._still_holds(lookup, answer)
+
+    def finish(self, lookup: Lookup, answer: Answer) -> None:
+        """The answer has come. It is remembered if it still holds; its starter may use it once in any case."""
+        now = self._clock.boottime()
+        with self._lock:
+            self._ended(lookup)
+            ends_at = self._ends_at(lookup, answer)
+            stored = now < ends_at and self._may_store(lookup, answer)
+            if not isinstance(answer.verdict, Inactive):
+                self._gates.extend(
+                    lookup.token_id, lookup.proof, ends_at if stored else lookup.sent_at + _RECHECK_SECONDS_MIN
+                )
+            if stored:
+                self._insert(lookup, answer, ends_at)
+
+    def abandon(self, lookup: Lookup) -> None:
+        """No answer will come."""
+        with self._lock:
+            self._ended(lookup)
+
+    def _ended(self, lookup: Lookup) -> None:
+        if self._under_way.get(lookup.proof) is lookup:
+            del self._under_way[lookup.proof]
+
+    def _may_join(self) -> bool:
+        return self.lease.live(self._clock)
+
+    def _may_store(self, lookup: Lookup, answer: Answer) -> bool:
+        return self._still_holds(lookup, answer)
+
+    def _still_holds(self, lookup: Lookup, answer: Answer) -> bool:
+        """No change of the token was seen above the position of the answer, and none can have been missed."""
+        return answer.position.epoch == self.epoch and self._recent.hold(lookup.token_id, answer.position.number)
+
+    def _ends_at(self, lookup: Lookup, answer: Answer) -> float:
+        seconds = min(answer.cacheable_for_seconds, self.limits.age_seconds_max)
+        if isinstance(answer.verdict, Inactive):
+            seconds = min(seconds, self.limits.negative_seconds_max)
+        else:
+            seconds = min(seconds, answer.remaining_seconds)
+        return holder_end(lookup.sent_at, seconds)
+
+    def _insert(self, lookup: Lookup, answer: Answer, ends_at: float) -> None:
+        if isinstance(answer.verdict, Inactive):
+            self._good.remove(lookup.token_id)
+            self._bad.put(lookup.proof, ends_at)
+        elif answer.verdict.identity.token_id == lookup.token_id:
+            # Changes name the id in the token: an entry under another one would never hear of them.
+            self.counts.evictions += self._good.put(answer.verdict.identity, lookup.proof, ends_at)
+
+    # The stream
+
+    def next_nonce(self) -> int:
+        """Unique for the life of the process."""
+        return next(self._nonces)
+
+    def apply(self, number: int, token_ids: Sequence[str], *, everything: bool, last: bool) -> None:
+        """What became less valid at position `number`, or a part of it. `token_ids` are texts of 22 characters.
+
+        When it returns no entry of these tokens answers, and the gates of their streams are shut.
+        """
+        with self._lock:
+            if number <= self.applied:
+                return
+            gap = number != self.applied + 1
+            if gap or everything:
+                # Something was missed, or concerns everybody. Afterwards nothing is remembered, and nothing read below
+                # `number` can be: whatever changed up to and at `number` is in every answer from now on, seen or not.
+                # So the position counts at once, whichever of its parts this is, and the other parts say nothing new.
+                rechecks = self._flush(number)
+            else:
+                rechecks = ()
+                self._forget(number, token_ids)
+                if last:
+                    self.applied = number
+            self.counts.changes += 1
+            shut = self._gates.of(token_ids)
+        _call_all(gate.shut for gate in shut)
+        _call_all(gate.recheck for gate in rechecks)
+
+    def flush(self, epoch: bytes, number: int) -> None:
+        """Forgets all, and goes on from `number` of `epoch`. The gates of all streams are to be judged again."""
+        with self._lock:
+            if epoch != self.epoch or number < self.applied:
+                # Leases of another epoch are void. One that goes back in the same epoch has been promised more than it
+                # will now know of.
+                self.lease.lapse()
+            self.epoch = epoch
+            rechecks = self._flush(number)
+        _call_all(gate.recheck for gate in rechecks)
+
+    def grant(self, sent: Instant, lease_seconds: float, epoch: bytes, number: int) -> None:
+        """A lease that was asked for at `sent`, by one who had sent everything up to `number`."""
+        rechecks: Sequence[Gate] = ()
+        with self._lock:
+            if epoch != self.epoch:
+                return
+            if number > self.applied:
+                rechecks = self._flush(number)
+            self.lease.renew(sent, lease_seconds)
+        _call_all(gate.recheck for gate in rechecks)
+
+    def lapse(self) -> None:
+        """Stops relying on any lease."""
+        with self._lock:
+            self.lease.lapse()
+
+    def forget(self) -> None:
+        """Begins anew: no lease, no epoch, nothing remembered. Open streams are judged again."""
+        with self._lock:
+            self.lease.lapse()
+            self.epoch = None
+            rechecks = self._flush(0)
+        _call_all(gate.recheck for gate in rechecks)
+
+    def _forget(self, number: int, token_ids: Sequence[str]) -> None:
+        for token_id in token_ids:
+            self._good.remove(token_id)
+            self._recent.note(token_id, number)
+
+    def _flush(self, number: int) -> Sequence[Gate]:
+        self._good.clear()
+        self._bad.clear()
+        self._recent.restart(number)
+        self.applied = number
+        self.counts.flushes += 1
+        return self._gates.all()
+
+    # Open streams: rule 12
+
+    def register(self, token: str, shut: Callable[[], None], recheck: Callable[[], None]) -> Gate:
+        """The stream opened with `token` hears of changes from here on. To be called before its lookup begins.
+
+        `shut` ends it at once; `recheck` has it judged again in the background. Both are called from the thread that
+        applies changes, must not block, and may be called more than once.
+        """
+        proof = self._prove(token)
+        token_id = token[self._id_from : self._id_to]
+        with self._lock:
+            entry = self._good.get(token_id)
+            ends_at = self._clock.boottime() + _RECHECK_SECONDS_MIN
+            if entry is not None and hmac.compare_digest(entry.proof, proof):
+                ends_at = max(ends_at, entry.ends_at)
+            gate = Gate(token_id, proof, ends_at, shut, recheck)
+            self._gates.add(gate)
+            return gate
+
+    def unregister(self, gate: Gate) -> None:
+        """The stream has ended."""
+        with self._lock:
+            self._gates.discard(gate)
+
+    def expire_gates(self) -> None:
+        """Has the streams judged again whose judgement has run out. To be called about once a second."""
+        with self._lock:
+            now = self._clock.boottime()
+            rechecks = self._gates.due(now, now + _RECHECK_SECONDS_MIN)
+        _call_all(gate.recheck for gate in rechecks)
+
+    # Sizes and identity
+
+    @property
+    def floor(self) -> int:
+        """Answers read below this position are not remembered."""
+        return self._recent.floor
+
+    @property
+    def entries(self) -> int:
+        """Good tokens remembered."""
+        return len(self._good)
+
+    @property
+    def negative_entries(self) -> int:
+        """Inactive tokens remembered."""
+        return len(self._bad)
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the good tokens, estimated."""
+        return self._good.size_bytes
+
+    def _prove(self, token: str) -> bytes:
+        """The keyed hash that stands for a token here. Without the key nothing can be found out from it."""
+        hasher = self._hasher.copy()
+        hasher.update(token.encode("ascii", "replace"))
+        return hasher.digest()
+
+    def _begin_anew(self) -> None:
+        # Also in the child of a fork, where another thread may have held the lock: it gets a new one. The lease goes
+        # first. Held by tests/client/test_cache_fork.py.
+        self.lease.lapse()
+        self._lock = self._new_lock()
+        self._hasher = blake2b(key=secrets.token_bytes(_KEY_BYTES), digest_size=_KEY_BYTES)
+        self.verifier_key = secrets.token_bytes(_KEY_BYTES)
+        """Who this verifier is, to the authority."""
+        self.epoch = None
+        self.applied = 0
+        self._good.clear()
+        self._bad.clear()
+        self._recent.restart(0)
+        self._under_way.clear()
+        self._gates.clear()
+
+
+def _call_all(callbacks: Iterable[Callable[[], None]]) -> None:
+    """Each is called, whatever the others do; the first error is raised when all were."""
+    failure: Exception | None = None
+    for callback in callbacks:
+        try:
+            callback()
+        except Exception as error:
+            failure = failure or error
+    if failure is not None:
+        raise failure

@@ -1,0 +1,181 @@
+"""One Watch stream as the verifier sees it: what it says, and what it makes of what it hears. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+from uuid import UUID
+
+from google.protobuf.duration_pb2 import Duration
+
+from watchword.lease import Clock, Instant, instant
+from watchword.token import MalformedTokenError, format_token_id
+from watchword.v1 import token_service_pb2
+from watchword.v1 import verifier_service_pb2 as pb
+from watchword.verifier.cache import Cache
+
+# Renewals without an answer. The answer to an older one is no longer of use.
+_PENDING_MAX: Final = 64
+_NANOS: Final = 1_000_000_000
+
+
+class WatchProtocolError(Exception):
+    """The server sent what no server sends. The stream must be closed; nothing was changed by the message."""
+
+
+class WatchSession:
+    """The state of one stream. `hello` first, then every message received goes through `receive`, in order.
+
+    Belongs to one stream for its life: a renewal is answered here or never.
+    """
+
+    def __init__(
+        self, cache: Cache, clock: Clock, *, lease_seconds: float, name: str, instance: str, library: str
+    ) -> None:
+        self._cache: Final = cache
+        self._clock: Final = clock
+        self._lease_seconds: Final = lease_seconds
+        self._name: Final = name
+        self._instance: Final = instance
+        self._library: Final = library
+        self._resume_from: tuple[bytes, int] | None = None
+        self._epoch: bytes | None = None
+        self._pending: Final[dict[int, Instant]] = {}
+        self._welcomed = False
+        self._leaving = False
+        self.attached = False
+        """Whether changes are being received: only now is it time to renew."""
+        self.moved = False
+        """The replica goes away: send `release`, and watch elsewhere."""
+        self.renew_every_seconds = 0.0
+        """How often to renew. Known after the welcome."""
+
+    def hello(self) -> pb.WatchRequest:
+        """The first message."""
+        cache = self._cache
+        hello = pb.Hello(
+            verifier_key=cache.verifier_key,
+            lease=_duration(self._lease_seconds),
+            name=self._name,
+            instance=self._instance,
+            library=self._library,
+        )
+        if cache.epoch is not None:
+            self._resume_from = (cache.epoch, cache.applied)
+            hello.resume_from.CopyFrom(_position(*self._resume_from))
+        return pb.WatchRequest(hello=hello)
+
+    def renew(self) -> pb.WatchRequest:
+        """Asks for a lease that counts from now: to be sent at once. Only while attached."""
+        assert self._epoch is not None
+        sent = self._sent_at()
+        nonce = self._cache.next_nonce()
+        self._pending[nonce] = sent
+        if len(self._pending) > _PENDING_MAX:
+            del self._pending[next(iter(self._pending))]
+        return pb.WatchRequest(renew=pb.Renew(nonce=nonce, applied=_position(self._epoch, self._cache.applied)))
+
+    def release(self) -> pb.WatchRequest:
+        """Stops relying on the lease, then says so: to be sent as the last message. Later grants count for nothing."""
+        self._leaving = True
+        self._pending.clear()
+        self._cache.lapse()
+        return pb.WatchRequest(release=pb.Release())
+
+    def receive(self, message: pb.WatchResponse) -> Sequence[pb.WatchRequest]:
+        """Takes one message in; what to send in return. Raises WatchProtocolError."""
+        which = message.WhichOneof("message")
+        if not self._welcomed:
+            if which != "welcome":
+                raise WatchProtocolError("the first message is no welcome")
+            self._welcome(message.welcome)
+            return ()
+        applied = self._cache.applied
+        if which == "reset":
+            self._reset(message.reset)
+            return (self._acknowledge(),)
+        if which == "move":
+            self.moved = self._leaving = True
+            return ()
+        if not self.attached:
+            raise WatchProtocolError("neither resumed nor reset")
+        if which == "changes":
+            self._changes(message.changes)
+        elif which == "grant":
+            self._grant(message.grant)
+        else:
+            raise WatchProtocolError("a message out of place")
+        return (self._acknowledge(),) if self._cache.applied > applied else ()
+
+    def _welcome(self, welcome: pb.Welcome) -> None:
+        renew_every_seconds = _seconds(welcome.renew_every)
+        if not renew_every_seconds > 0:
+            raise WatchProtocolError("no time to renew at")
+        self.renew_every_seconds = renew_every_seconds
+        self._welcomed = True
+        self._epoch = _epoch(welcome.position)
+        # Also when it was forked or reset since the hello: what was said then no longer stands.
+        self.attached = (self._epoch, welcome.position.number) == self._resume_from == self._now()
+
+    def _reset(self, reset: pb.Reset) -> None:
+        self._epoch = _epoch(reset.position)
+        self._cache.flush(self._epoch, reset.position.number)
+        self.attached = True
+
+    def _changes(self, changes: pb.Changes) -> None:
+        self._check_epoch()
+        try:
+            parts = [
+                (part.number, [format_token_id(UUID(bytes=one)) for one in part.token_ids], part.everything, part.last)
+                for part in changes.changes
+            ]
+        except (ValueError, MalformedTokenError):
+            raise WatchProtocolError("a token id that is none") from None
+        for number, token_ids, everything, last in parts:
+            self._cache.apply(number, token_ids, everything=everything, last=last)
+
+    def _grant(self, grant: pb.LeaseGrant) -> None:
+        sent = self._pending.pop(grant.nonce, None)
+        if self._leaving:
+            return
+        if sent is None:
+            raise WatchProtocolError("a grant that nobody asked for here")
+        self._check_epoch()
+        # The shorter of what was asked for and what is granted: the replica waits for what it granted.
+        lease_seconds = min(_seconds(grant.lease), self._lease_seconds)
+        self._cache.grant(sent, lease_seconds, grant.position.epoch, grant.position.number)
+
+    def _sent_at(self) -> Instant:
+        """What a lease counts from: before the request is sent."""
+        return instant(self._clock)
+
+    def _acknowledge(self) -> pb.WatchRequest:
+        assert self._epoch is not None
+        return pb.WatchRequest(acknowledge=pb.Acknowledge(applied=_position(self._epoch, self._cache.applied)))
+
+    def _now(self) -> tuple[bytes | None, int]:
+        return self._cache.epoch, self._cache.applied
+
+    def _check_epoch(self) -> None:
+        # Changes of one history must never be counted in another: another stream has reset the cache meanwhile.
+        if self._cache.epoch != self._epoch:
+            raise WatchProtocolError("the epoch is no longer this stream's")
+
+
+def _epoch(position: token_service_pb2.Position) -> bytes:
+    if not position.epoch:
+        raise WatchProtocolError("a position without an epoch")
+    return position.epoch
+
+
+def _position(epoch: bytes, number: int) -> token_service_pb2.Position:
+    return token_service_pb2.Position(epoch=epoch, number=number)
+
+
+def _duration(seconds: float) -> Duration:
+    whole, part = divmod(seconds, 1)
+    return Duration(seconds=int(whole), nanos=int(part * _NANOS))
+
+
+def _seconds(duration: Duration) -> float:
+    return duration.seconds + duration.nanos / _NANOS
