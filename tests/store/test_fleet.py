@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from uuid import UUID, uuid4
 
 import psycopg
@@ -17,10 +17,18 @@ from watchword_server.store.fleet import PostgresFleet
 
 @pytest.fixture
 async def fleet(database: Database) -> AsyncIterator[PostgresFleet]:
-    made = PostgresFleet(database)
-    made.open()
+    made = await listening(database)
     yield made
     await made.close()
+
+
+async def listening(database: Database) -> PostgresFleet:
+    """One that hears of news."""
+    made = PostgresFleet(database)
+    heard = asyncio.ensure_future(made.wait_for_news(WAIT_SECONDS_MAX))
+    made.open()
+    await heard
+    return made
 
 
 async def joined(fleet: PostgresFleet, *, lease_seconds: float = 60) -> tuple[UUID, UUID]:
@@ -260,15 +268,17 @@ async def test_watchers_come_in_pages_and_only_of_replicas_that_are_there(fleet:
     assert [row.instance for row in listed] == [f"pod-{number}" for number in range(5)]
 
 
-async def test_news_wakes_everybody_who_waits(fleet: PostgresFleet, plain: psycopg.Connection) -> None:
-    await fleet.wait_for_news(WAIT_SECONDS_MAX, seen=0)  # The connection's own.
-    seen = fleet.news
-    waiting = [asyncio.ensure_future(fleet.wait_for_news(3600)) for _ in range(5)]
-    plain.execute("notify watchword_news")
+async def news_after(fleet: PostgresFleet, work: Callable[[], object], *, waiters: int = 1) -> None:
+    """Waits for the news that `work` makes."""
+    waiting = [asyncio.ensure_future(fleet.wait_for_news(3600)) for _ in range(waiters)]
+    await asyncio.sleep(0)
+    work()
     async with asyncio.timeout(WAIT_SECONDS_MAX):
         await asyncio.gather(*waiting)
-        # What happened before one began to wait is not missed either.
-        await fleet.wait_for_news(3600, seen=seen)
+
+
+async def test_news_wakes_everybody_who_waits(fleet: PostgresFleet, plain: psycopg.Connection) -> None:
+    await news_after(fleet, lambda: plain.execute("notify watchword_news"), waiters=5)
 
 
 async def test_waiting_for_news_ends_without_any(fleet: PostgresFleet) -> None:
@@ -278,30 +288,23 @@ async def test_waiting_for_news_ends_without_any(fleet: PostgresFleet) -> None:
 
 async def test_applied_of_one_process_wakes_another(fleet: PostgresFleet, database: Database) -> None:
     key, epoch = await joined(fleet)
-    other = PostgresFleet(database)
-    other.open()
-    await other.wait_for_news(WAIT_SECONDS_MAX, seen=0)
-    waiting = asyncio.ensure_future(other.wait_for_news(3600, seen=other.news))
-    assert await fleet.publish(key, epoch, 0)
-    async with asyncio.timeout(WAIT_SECONDS_MAX):
-        await waiting
+    other = await listening(database)
+    publishing: list[asyncio.Future[bool]] = []
+    await news_after(other, lambda: publishing.append(asyncio.ensure_future(fleet.publish(key, epoch, 0))))
+    assert await publishing[0]
     await other.close()
 
 
 async def test_listener_that_was_cut_off_comes_back_and_counts_that_as_news(
     fleet: PostgresFleet, plain: psycopg.Connection
 ) -> None:
-    await fleet.wait_for_news(WAIT_SECONDS_MAX, seen=0)
-    for _ in range(3):
-        seen = fleet.news
+    def cut() -> None:
         row = plain.execute(
             "select count(pg_terminate_backend(pid, 10000)) from pg_stat_activity "
-            "where datname = current_database() and query ilike 'listen%'"
+            "where datname = current_database() and pid <> pg_backend_pid() and query ~* '^(listen|select pg_is_in_recovery)'"
         ).fetchone()
         assert row == (1,)
-        async with asyncio.timeout(WAIT_SECONDS_MAX):
-            await fleet.wait_for_news(3600, seen=seen)
-        seen = fleet.news
-        plain.execute("notify watchword_news")
-        async with asyncio.timeout(WAIT_SECONDS_MAX):
-            await fleet.wait_for_news(3600, seen=seen)
+
+    for _ in range(3):
+        await news_after(fleet, cut)
+        await news_after(fleet, lambda: plain.execute("notify watchword_news"))

@@ -371,14 +371,6 @@ class Fleet(Protocol):
         """One page of all replicas' watchers."""
         ...
 
-    @property
-    def news(self) -> int:
-        """How often something may have happened. Read it before asking, to miss nothing that happens meanwhile."""
-        ...
-
-    async def wait_for_news(self, timeout_seconds: float, *, seen: int | None = None) -> None:
-        """Returns when something may have happened: a position, or an applied one. A hint, which can be lost.
-
-        At once if there has been news since `seen`, an earlier value of `news`.
-        """
+    async def wait_for_news(self, timeout_seconds: float) -> None:
+        """Returns when something may have happened: a position, or an applied one. A hint, which can be lost."""
         ...

@@ -138,14 +138,9 @@ class PostgresFleet:
         rows = await self._read("fleet_watchers", limit, *(after or (None, None)))
         return [WatcherRow(**row) for row in rows]
 
-    @property
-    def news(self) -> int:
+    async def wait_for_news(self, timeout_seconds: float) -> None:
         """See the contract."""
-        return self._listener.news
-
-    async def wait_for_news(self, timeout_seconds: float, *, seen: int | None = None) -> None:
-        """See the contract."""
-        await self._listener.wait(timeout_seconds, seen=seen)
+        await self._listener.wait(timeout_seconds)
 
     async def _read(self, name: str, *arguments: object) -> Sequence[Any]:
         async with self._reading:

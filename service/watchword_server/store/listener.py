@@ -24,11 +24,10 @@ _BACKOFF_SECONDS_MAX: Final = 5.0
 
 
 class Listener:
-    """Counts news, and wakes whoever waits for some. A connection made anew counts too: nobody knows what it missed."""
+    """Wakes whoever waits for news. A connection made anew is news too: nobody knows what was missed without it."""
 
     def __init__(self, connect: Callable[[], Awaitable[Connection]]) -> None:
         self._connect = connect
-        self._news = 0
         self._next = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -36,24 +35,11 @@ class Listener:
         """Begins to listen. While there is no connection, there is no news."""
         self._task = asyncio.get_running_loop().create_task(self._listen())
 
-    @property
-    def news(self) -> int:
-        """How often there was news so far."""
-        return self._news
-
-    async def wait(self, timeout_seconds: float, *, seen: int | None) -> None:
-        """Returns at the next news, at once if there was some since `seen`, or after the timeout."""
-        if seen is not None and seen != self._news:
-            return
+    async def wait(self, timeout_seconds: float) -> None:
+        """Returns at the next news, or after the timeout."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_seconds):
                 await self._next.wait()
-
-    def tell(self) -> None:
-        """There is news."""
-        self._news += 1
-        self._next.set()
-        self._next = asyncio.Event()
 
     async def _listen(self) -> None:
         backoff_seconds = _BACKOFF_SECONDS_MIN
@@ -61,8 +47,8 @@ class Listener:
             with suppress(*DRIVER_ERRORS):
                 connection = await self._connect()
                 try:
-                    await connection.add_listener(CHANNEL, self._heard)
-                    self.tell()
+                    await connection.add_listener(CHANNEL, self._tell)
+                    self._tell()
                     backoff_seconds = _BACKOFF_SECONDS_MIN
                     await _watched(connection)
                 finally:
@@ -71,8 +57,9 @@ class Listener:
             await asyncio.sleep(backoff_seconds * random.uniform(0.5, 1))  # noqa: S311  # nobody gains by guessing it
             backoff_seconds = min(2 * backoff_seconds, _BACKOFF_SECONDS_MAX)
 
-    def _heard(self, *_: object) -> None:
-        self.tell()
+    def _tell(self, *_: object) -> None:
+        self._next.set()
+        self._next = asyncio.Event()
 
     async def close(self) -> None:
         """Stops listening."""

@@ -40,6 +40,7 @@ create table replicas (
   renewals bigint not null default 0,
   lease_seconds double precision not null,
   draining boolean not null default false,
+  watchers_count integer not null default 0,
   joined_at timestamptz not null default now(),
   renewed_at timestamptz not null default now()
 );

@@ -2,6 +2,12 @@
 with gone as (
   delete from watchers
   where watchers.replica = $1 and watchers.verifier_key <> all ($2::bytea [])
+),
+
+counted as (
+  update replicas
+  set watchers_count = cardinality($2::bytea [])
+  where replicas.key = $1
 )
 
 insert into watchers (
