@@ -46,6 +46,7 @@ def _known(error: Exception) -> CommandError | None:
     from watchword_server.store.peppers import PepperMismatchError
     from watchword_server.transport.server import ListenError
     from watchword_server.transport.tls import TlsError
+    from watchword_server.workers import WorkersError
 
     match error:
         case SettingsError():
@@ -79,6 +80,8 @@ def _known(error: Exception) -> CommandError | None:
             return CommandError(
                 str(error), f"Mend that and start again. {_SEE}", ExitCode.CONFIGURATION, "CANNOT_SERVE"
             )
+        case WorkersError():
+            return CommandError(str(error), "Mend that and start again.", ExitCode.INTERNAL, "WORKERS_ENDED")
         case StoreError():
             return CommandError(
                 str(error),
@@ -90,11 +93,11 @@ def _known(error: Exception) -> CommandError | None:
             return None
 
 
-def read_settings() -> Settings:
-    """The server's settings from this process's environment. Use it within `server_side`."""
+def read_settings(**overrides: object) -> Settings:
+    """The server's settings from this process's environment; `overrides` win. Use it within `server_side`."""
     from watchword_server.settings import load_settings
 
-    return load_settings()
+    return load_settings(None, **overrides)
 
 
 @contextmanager

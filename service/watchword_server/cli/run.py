@@ -4,24 +4,45 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from watchword_server.cli.errors import BrokenOutputError, CommandError, ExitCode, missing_extra
+from watchword_server.cli.local import server_side
 from watchword_server.cli.output import Output, OutputFormat
 from watchword_server.cli.secrets_input import refuse_tokens_in
 
 
 def run(arguments: Sequence[str]) -> int:
     """Runs one command. Prints what there is to say; returns the exit code."""
+
+    def command() -> int:
+        refuse_tokens_in(arguments)
+        return _invoke(arguments)
+
+    return _reported(Output(_output_format(arguments)), command)
+
+
+def run_worker() -> int:
+    """Runs a worker of `watchword serve --workers`. Prints what there is to say; returns the exit code."""
+
+    def command() -> int:
+        with server_side("serve"):
+            from watchword_server.worker import work
+
+            work()
+        return ExitCode.OK
+
+    return _reported(Output(OutputFormat.TABLE), command)
+
+
+def _reported(output: Output, command: Callable[[], int]) -> int:
     for stream in (sys.stdout, sys.stderr):
         # Where the terminal's encoding lacks a character, write its escape instead of failing.
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a TextIO may be anything
-    output = Output(_output_format(arguments))
     try:
-        refuse_tokens_in(arguments)
-        return _invoke(arguments)
+        return command()
     except CommandError as error:
         with suppress(BrokenOutputError):
             output.error(error)

@@ -1,4 +1,4 @@
-"""`watchword serve`: the server itself, in this process."""
+"""`watchword serve`: the server itself, in this process or in several that it looks after."""
 
 from __future__ import annotations
 
@@ -6,31 +6,48 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from watchword_server.cli.local import read_settings, server_side
 from watchword_server.cli.output import Output, OutputFormat
 
 if TYPE_CHECKING:
     from watchword_server.settings import Settings
-    from watchword_server.transport.server import BoundServer
+    from watchword_server.transport.listener import ListenAddress
 
 
-def serve() -> None:
-    """Run the server until SIGTERM or Ctrl-C. Settings come from WATCHWORD_ variables; none are needed to begin."""
+def serve(
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, max=64, help="Processes to serve the one port with. [default: WATCHWORD_WORKERS, or 1]"),
+    ] = None,
+) -> None:
+    """Run the server until SIGTERM or Ctrl-C; twice ends it at once. Needs no settings to begin.
+
+    Settings are WATCHWORD_ variables: docs/operate.md has them all. A process answers on one core: give a machine that
+    has more to do --workers. Each is a replica, with its metrics on a port of its own (WATCHWORD_METRICS_LISTEN and
+    those after it).
+    """
     with server_side("serve"):
-        from watchword_server.app import run
+        settings = read_settings() if workers is None else read_settings(workers=workers)
+        if settings.workers > 1:
+            from watchword_server.workers import run_workers
 
-        settings = read_settings()
-        run(settings, ready=lambda bound: _tell_first_call(settings, bound))
+            run_workers(settings, ready=lambda address: _tell_first_call(settings, address))
+        else:
+            from watchword_server.app import run
+
+            run(settings, ready=lambda bound: _tell_first_call(settings, bound.address))
 
 
-def _tell_first_call(settings: Settings, bound: BoundServer) -> None:
+def _tell_first_call(settings: Settings, listening: ListenAddress) -> None:
     """What to type next, for whoever tries it out: on the embedded database. A deployment's log stays a log."""
     if not settings.embedded:
         return
     command = _command()
-    address = bound.address.target
+    address = listening.target
     elsewhere = f" --address {address}" if address != "127.0.0.1:7600" else ""
     Output(OutputFormat.TABLE).note(
         f"\nWatchword serves on {address}. Make the first calls from another terminal:\n\n"
