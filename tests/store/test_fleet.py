@@ -301,7 +301,8 @@ async def test_listener_that_was_cut_off_comes_back_and_counts_that_as_news(
     def cut() -> None:
         row = plain.execute(
             "select count(pg_terminate_backend(pid, 10000)) from pg_stat_activity "
-            "where datname = current_database() and pid <> pg_backend_pid() and query ~* '^(listen|select pg_is_in_recovery)'"
+            "where datname = current_database() and pid <> pg_backend_pid() "
+            "and query ~* '^(listen|select pg_is_in_recovery)'"
         ).fetchone()
         assert row == (1,)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,13 +15,22 @@ import psycopg
 import pytest
 
 from tests.databases import Databases
-from tests.store.support import DAYS, OPERATOR, TTL_MAX, live, new_token, position, revocation, stored
+from tests.store.support import DAYS, OPERATOR, TTL_MAX, WAIT_SECONDS_MAX, live, new_token, position, revocation, stored
 from watchword_server.keyring import Keyring
 from watchword_server.store import migrate
 from watchword_server.store.administrators import last_administrator_ends_at
-from watchword_server.store.contract import EventQuery, Issued, RequestIdUsed, ScopeEntry, TokenQuery
+from watchword_server.store.contract import (
+    EventQuery,
+    Issued,
+    NewReplica,
+    RequestIdUsed,
+    ScopeEntry,
+    TokenQuery,
+    WatcherRow,
+)
 from watchword_server.store.database import Database
-from watchword_server.store.housekeeping import keep_house
+from watchword_server.store.fleet import PostgresFleet
+from watchword_server.store.housekeeping import forget, keep_house
 from watchword_server.store.partitions import ensure_partitions
 from watchword_server.store.peppers import check_peppers
 from watchword_server.store.postgres import PostgresStore
@@ -99,7 +109,34 @@ async def test_serving_role_can_do_everything_that_serving_takes(deployment: Dep
     await keep_house(database, ttl_max=TTL_MAX + timedelta(days=60), partition_days=DAYS)
     assert (await last_administrator_ends_at(database))[0] is None
     await store.close()
+    await takes_part(database)
     await database.close()
+
+
+async def takes_part(database: Database) -> None:
+    """All that a server does as one of many."""
+    await forget(database, changes_kept_seconds=0)
+    fleet = PostgresFleet(database)
+    heard = asyncio.ensure_future(fleet.wait_for_news(WAIT_SECONDS_MAX))
+    fleet.open()
+    key, epoch = uuid4(), await fleet.epoch()
+    assert await fleet.join(NewReplica(key, epoch, "one", 60))
+    assert await fleet.renew(key, epoch)
+    page = await fleet.feed(None, None)
+    assert (await fleet.feed(page.number, page.mark)).continues
+    assert await fleet.publish(key, epoch, page.number)
+    watcher = WatcherRow(key, b"key", "orders", "pod", "py", "10.0.0.1", "orders", 0, 5.0, attached=True)
+    await fleet.report(key, [watcher])
+    await fleet.report(key, [watcher])
+    assert len(await fleet.watchers(limit=1, after=None)) == 1
+    await fleet.drain(key)
+    assert await fleet.fence(key, 1)
+    await fleet.leave(key)
+    await fleet.settle(await fleet.begin_epoch(epoch))
+    assert (await fleet.roll()).settled
+    await heard
+    await forget(database, changes_kept_seconds=0)
+    await fleet.close()
 
 
 @pytest.mark.parametrize(
@@ -110,7 +147,8 @@ async def test_serving_role_can_do_everything_that_serving_takes(deployment: Dep
         "truncate audit_events",
         "delete from tokens",
         "truncate tokens",
-        "delete from changes",
+        "truncate changes",
+        "update positions set mark = gen_random_uuid()",
         "update changes set position = 0",
         "delete from feed",
         "insert into feed select from feed",
