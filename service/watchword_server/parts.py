@@ -15,6 +15,7 @@ from watchword_server.keyring import Keyring
 from watchword_server.settings import Settings
 from watchword_server.store import migrate
 from watchword_server.store.database import Database
+from watchword_server.store.fleet import PostgresFleet
 from watchword_server.store.partitions import ensure_partitions
 from watchword_server.store.peppers import check_peppers
 from watchword_server.store.postgres import PostgresStore
@@ -28,6 +29,8 @@ class Parts:
     database: Database
     keyring: Keyring
     store: PostgresStore
+    fleet: PostgresFleet
+    """Neither listening nor joined: that is for whoever serves."""
     issuing: Issuing
     embedded: EmbeddedPostgres | None
 
@@ -77,6 +80,7 @@ async def opened(
                 observe_issues=observe_issues,
                 count_statement=count_statement,
             )
+            fleet = PostgresFleet(database, read_timeout_seconds=settings.statement_timeout_seconds)
             issuing = Issuing(
                 store,
                 keyring,
@@ -85,9 +89,10 @@ async def opened(
                 ttl_max=ttl_max,
             )
             try:
-                yield Parts(settings, database, keyring, store, issuing, embedded)
+                yield Parts(settings, database, keyring, store, fleet, issuing, embedded)
             finally:
                 await store.close()
+                await fleet.close()
         finally:
             await database.close()
     finally:

@@ -8,7 +8,7 @@ from typing import Any, get_args
 from annotated_types import Ge, Gt, Le
 
 from tests.docs.documents import code, rows
-from watchword_server.observe.metrics import Metrics
+from watchword_server.observe.metrics import Metrics, ReplicaState
 from watchword_server.rules.verdicts import Reason
 from watchword_server.settings import SECRET_FIELDS, Settings
 
@@ -73,6 +73,8 @@ def test_every_metric_is_in_the_table_and_every_one_in_the_table_exists() -> Non
     metrics.lookup_batch_sizes.observe(1)
     metrics.administrator_seconds_left = metrics.certificate_seconds_left = metrics.housekept_at = 1.0
     metrics.pool_state = lambda: (1, 1, 8)
+    metrics.replica_state = ReplicaState(1.0, 1, 1, 1, 1, 0)
+    metrics.watches_refused.add("WATCH_LAGGING")
     collected = {}
     for family in metrics.registry.collect():
         if family.name.startswith("watchword_"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Final
 
 import grpc
@@ -19,6 +20,7 @@ from prometheus_client.registry import Collector
 
 CALL_SECONDS_BUCKETS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 BATCH_SIZE_BUCKETS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
+REVOCATION_SECONDS_BUCKETS: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 120.0)
 LABELS_MAX: Final = 100
 """How many distinct values one label may have: a bug that counts by something a caller chose must not fill memory."""
 _CODE_NAMES: Final = {code.value[0]: code.name for code in grpc.StatusCode}
@@ -80,6 +82,19 @@ class Tally:
         return self._counts.copy()
 
 
+@dataclass(frozen=True, slots=True)
+class ReplicaState:
+    """This server among the replicas. `known` and `applied` are positions, `lag` is how many the slowest verifier is
+    behind."""
+
+    lease_seconds_left: float
+    known: int
+    applied: int
+    watchers: int
+    leases: int
+    lag: int
+
+
 class Metrics:
     """Everything the server counts, in a registry of its own.
 
@@ -102,6 +117,16 @@ class Metrics:
         self.housekept_at: float | None = None
         """When partitions were last made ahead, in unix seconds; None before the first time."""
         self.pool_state: Callable[[], tuple[int, int, int]] | None = None
+        self.replica_state: ReplicaState | None = None
+        """As of a second ago; replaced whole, because a scrape reads it on another thread."""
+        self.revocation_seconds = {
+            True: Distribution(REVOCATION_SECONDS_BUCKETS),
+            False: Distribution(REVOCATION_SECONDS_BUCKETS),
+        }
+        """How long Revoke waited, by whether it was complete then."""
+        self.replicas_fenced = 0
+        """Other servers that this one found dead and deleted."""
+        self.watches_refused = Tally()
         self._version = version
         self._methods: dict[str, MethodMeter] = {}
         self.registry.register(_Families(self))
@@ -124,6 +149,7 @@ class Metrics:
             sizes.add_metric([kind], distribution.cumulative(), distribution.total)
         yield sizes
         yield from self._database()
+        yield from self._replica()
         yield GaugeMetricFamily(
             "watchword_administrator_remaining_seconds",
             "Until the last live administrator's token ends; nobody can issue one afterwards without a bootstrap.",
@@ -158,6 +184,35 @@ class Metrics:
             seconds.add_metric([path], meter.seconds.cumulative(), meter.seconds.total)
         yield calls
         yield seconds
+
+    def _replica(self) -> Iterator[Metric]:
+        seconds = HistogramMetricFamily(
+            "watchword_revocation_wait_seconds",
+            "From a revocation's commit to its answer, by how far it had got.",
+            labels=["propagation"],
+        )
+        for complete, label in ((True, "complete"), (False, "pending")):
+            distribution = self.revocation_seconds[complete]
+            seconds.add_metric([label], distribution.cumulative(), distribution.total)
+        yield seconds
+        yield _counter("watchword_watches_refused", "Watches ended by the server.", "reason", self.watches_refused)
+        yield CounterMetricFamily(
+            "watchword_replicas_fenced", "Dead servers that this one deleted.", value=self.replicas_fenced
+        )
+        state = self.replica_state
+        if state is None:
+            return
+        position = GaugeMetricFamily("watchword_position", "Where this server stands in the feed.", labels=["kind"])
+        position.add_metric(["known"], state.known)
+        position.add_metric(["applied"], state.applied)
+        yield position
+        for name, description, value in (
+            ("watchword_replica_lease_remaining_seconds", "Left of this server's own lease.", state.lease_seconds_left),
+            ("watchword_watchers", "Verifiers attached to this server.", state.watchers),
+            ("watchword_verifier_leases", "Leases of verifiers that have not run out.", state.leases),
+            ("watchword_watcher_lag", "Positions that the slowest verifier is behind.", state.lag),
+        ):
+            yield GaugeMetricFamily(name, description, value=value)
 
     def _database(self) -> Iterator[Metric]:
         yield GaugeMetricFamily(

@@ -81,6 +81,8 @@ class Call(NamedTuple, Generic[R]):
     snapshot: Snapshot
     peer: Callable[[], str]
     """The caller's network address; asked for only where it is written down."""
+    seconds_left: Callable[[], float | None] = lambda: None
+    """Until the caller's deadline; None without one."""
 
     @property
     def actor(self) -> Actor:
@@ -134,7 +136,7 @@ def handler(method: Method[R], access: Access, surroundings: Surroundings, meter
                 meter.finished(_CANCELLED, clock() - began)
                 raise
             except Exception as error:
-                answer = _boundary(error, method.path)
+                answer = boundary(error, method.path)
             finally:
                 permits.under_way -= 1
         meter.finished(answer[0].value[0], clock() - began)
@@ -145,7 +147,7 @@ def handler(method: Method[R], access: Access, surroundings: Surroundings, meter
     return behaviour
 
 
-def _boundary(error: Exception, path: str) -> Answer:
+def boundary(error: Exception, path: str) -> Answer:
     """The outermost catch: whatever is not foreseen leaves the process as one fixed sentence."""
     answer = answer_for(error)
     if answer is None:
@@ -163,7 +165,7 @@ def _carry_out(method: Method[R], access: Access, surroundings: Surroundings) ->
     malformed = f"not a {method.request_type.DESCRIPTOR.full_name}"
 
     async def carry_out(data: bytes, context: Any) -> Message:
-        bearer = _parse_bearer(context.invocation_metadata(), prefix)
+        bearer = bearer_of(context.invocation_metadata(), prefix)
         if len(data) <= UNPROVED_BYTES_MAX:
             return await proceed(data, context, bearer)
         # test_a_large_request_of_a_caller_unknown_is_refused_undecoded
@@ -198,12 +200,13 @@ def _carry_out(method: Method[R], access: Access, surroundings: Surroundings) ->
             seconds_left = context.time_remaining()
             if seconds_left is not None and seconds_left < WRITE_SECONDS_MIN:
                 raise DeadlineTooNearError
-        return await answer(Call(caller, request, tokens, snapshot, context.peer))
+        return await answer(Call(caller, request, tokens, snapshot, context.peer, context.time_remaining))
 
     return carry_out
 
 
-def _parse_bearer(metadata: Any, prefix: str) -> ParsedToken:
+def bearer_of(metadata: Any, prefix: str) -> ParsedToken:
+    """The calling token. Raises BearerError and CallerUnknownError."""
     try:
         return parse_token(bearer_token(metadata), prefix)
     except MalformedTokenError:

@@ -1,0 +1,59 @@
+"""What keeps a server that lost touch from answering: the first rule of docs/revocation.md's protocol, for every read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+from uuid import UUID
+
+from watchword_server.store.contract import Snapshot, Store, StoreUnavailableError
+
+
+class LeaseMissingError(StoreUnavailableError):
+    """This replica may not use what it read: its own lease has lapsed, or the answer is older than what it told to
+    have applied."""
+
+
+class Membership(Protocol):
+    """What a read is judged by."""
+
+    @property
+    def told(self) -> int:
+        """The highest position that this replica may have told to have applied."""
+        ...
+
+    def may_judge(self, epoch: UUID) -> bool:
+        """Whether this is the epoch and the replica's own lease is live, by the clock as it is now."""
+        ...
+
+
+class FencedStore:
+    """A Store whose reads are used only under the replica's own live lease.
+
+    What matters of `applied` is what others may have been told: they return COMPLETE by that. It is compared as it was
+    when the read was sent, since what is told meanwhile was applied after this call began.
+    """
+
+    def __init__(self, store: Store, membership: Membership) -> None:
+        self._read = store.read
+        self._membership = membership
+        self.issue = store.issue
+        self.revoke = store.revoke
+        self.tokens = store.tokens
+        self.scopes = store.scopes
+        self.scopes_named = store.scopes_named
+        self.scope_names = store.scope_names
+        self.register_scopes = store.register_scopes
+        self.events = store.events
+
+    async def read(self, token_ids: Sequence[UUID]) -> Snapshot:
+        """See the contract. Raises LeaseMissingError after a second try."""
+        membership = self._membership
+        for _ in range(2):
+            told = membership.told
+            snapshot = await self._read(token_ids)
+            position = snapshot.position
+            # After the read: a pause before it must be seen (test_a_read_is_judged_by_the_lease_after_it).
+            if position.number >= told and membership.may_judge(position.epoch):
+                return snapshot
+        raise LeaseMissingError("no live lease, or a read behind what was applied")

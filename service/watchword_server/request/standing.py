@@ -1,0 +1,112 @@
+"""Whether the tokens that streams came with are still good: a stream is more than its first moment.
+
+Every message of a stream is a decision (rule 12 of docs/revocation.md's protocol): a change that names the caller's
+token shuts the stream's gate before the change counts as applied, and the gate opens again only after a new look. Not
+every change ends the token: anybody who knows its public half can have it named.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+from uuid import UUID
+
+from watchword.token import ParsedToken
+from watchword_server.answer.callers import authenticate
+from watchword_server.request.access import Access
+from watchword_server.request.pipeline import Surroundings, bearer_of
+from watchword_server.rules.tokens import TokenRecord
+from watchword_server.store.contract import FeedPage, StoreError
+
+REJUDGE_SECONDS: Final = 30.0
+"""How often a token is looked at that nothing was heard of."""
+RETRY_SECONDS: Final = 1.0
+
+
+class Standing:
+    """One stream's caller. Begins shut; `judge` opens it."""
+
+    def __init__(self, surroundings: Surroundings, access: Access, bearer: ParsedToken) -> None:
+        self._surroundings = surroundings
+        self._access = access
+        self._bearer = bearer
+        self._doubted = asyncio.Event()
+        self._ends_at = 0.0
+        self.gate = asyncio.Event()
+        """Set while messages may pass."""
+
+    def doubt(self) -> None:
+        """Shuts the gate until the token has been looked at again."""
+        self.gate.clear()
+        self._doubted.set()
+
+    async def judge(self) -> TokenRecord:
+        """Looks at the token and opens the gate; its record. Raises what `authenticate` and the store raise."""
+        while True:
+            self._doubted.clear()
+            asked_at = time.monotonic()
+            snapshot = await self._surroundings.store.read([self._bearer.token_id])
+            record = authenticate(self._surroundings.digests, self._bearer, snapshot, required=self._access.scopes)
+            # What was learnt while the answer was on its way may be newer than the answer.
+            if not self._doubted.is_set():
+                break
+        self._ends_at = asked_at + (record.expires_at - snapshot.now).total_seconds()
+        self.gate.set()
+        return record
+
+    async def keep(self) -> None:
+        """Judges again whenever there is doubt, now and then without any, and when the token expires. Never returns:
+        raises once it is no longer good. While nobody can say, the gate stays as it is."""
+        while True:
+            seconds_left = self._ends_at - time.monotonic()
+            try:
+                async with asyncio.timeout(max(0.0, min(REJUDGE_SECONDS, seconds_left))):
+                    await self._doubted.wait()
+            except TimeoutError:
+                if seconds_left <= REJUDGE_SECONDS:
+                    self.gate.clear()
+            while True:
+                try:
+                    await self.judge()
+                    break
+                except StoreError:
+                    await asyncio.sleep(RETRY_SECONDS)
+
+
+class Standings:
+    """Those of all streams of one method."""
+
+    def __init__(self, surroundings: Surroundings, access: Access) -> None:
+        self._surroundings = surroundings
+        self._access = access
+        self._by_token: dict[UUID, set[Standing]] = {}
+
+    @contextmanager
+    def of(self, metadata: Any) -> Iterator[tuple[UUID, Standing]]:
+        """The caller's token id and standing while the block runs. It hears of changes before it is first judged.
+
+        Raises BearerError and CallerUnknownError.
+        """
+        bearer = bearer_of(metadata, self._surroundings.token_prefix)
+        standing = Standing(self._surroundings, self._access, bearer)
+        standings = self._by_token.setdefault(bearer.token_id, set())
+        standings.add(standing)
+        try:
+            yield bearer.token_id, standing
+        finally:
+            standings.discard(standing)
+            if not standings and self._by_token.get(bearer.token_id) is standings:
+                del self._by_token[bearer.token_id]
+
+    def heard(self, page: FeedPage) -> None:
+        """Shuts the gates of those that became less valid, perhaps. Before the page counts as applied."""
+        if not page.continues or any(change.everything for change in page.changes):
+            doubted: Iterable[UUID] = list(self._by_token)
+        else:
+            doubted = (token_id for change in page.changes for token_id in change.token_ids)
+        for token_id in doubted:
+            for standing in self._by_token.get(token_id, ()):
+                standing.doubt()
