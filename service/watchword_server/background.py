@@ -16,12 +16,13 @@ from watchword_server.parts import Parts
 from watchword_server.settings import Settings
 from watchword_server.store.administrators import ENDS_SOON, last_administrator_ends_at
 from watchword_server.store.contract import StoreError
-from watchword_server.store.housekeeping import keep_house
+from watchword_server.store.housekeeping import forget, keep_house
 from watchword_server.transport.health import HealthService
 from watchword_server.transport.tls import certificate_ends_at
 
 _PROBE_SECONDS: Final = 1.0
 _HOUSEKEEPING_SECONDS: Final = 3600.0
+_FORGETTING_SECONDS: Final = 60.0
 _ADMINISTRATOR_CHECK_SECONDS: Final = 300.0
 _CERTIFICATE_CHECK_SECONDS: Final = 60.0
 
@@ -58,6 +59,9 @@ async def background(parts: Parts, metrics: Metrics, health: HealthService) -> A
         )
         metrics.housekept_at = time.time()
 
+    async def forgetting() -> None:
+        await forget(parts.database, changes_kept_seconds=parts.settings.changes_kept_seconds)
+
     async def certificate() -> None:
         await _watch_certificate(parts.settings, metrics)
 
@@ -72,6 +76,7 @@ async def background(parts: Parts, metrics: Metrics, health: HealthService) -> A
     tasks = [
         asyncio.create_task(health.keep_current(probe, interval_seconds=_PROBE_SECONDS)),
         asyncio.create_task(_every(_HOUSEKEEPING_SECONDS, house)),
+        asyncio.create_task(_every(_FORGETTING_SECONDS, forgetting)),
         asyncio.create_task(_every(_ADMINISTRATOR_CHECK_SECONDS, administrators)),
         asyncio.create_task(_every(_CERTIFICATE_CHECK_SECONDS, certificate)),
     ]

@@ -62,6 +62,8 @@ class Settings(BaseModel):
     ttl_seconds_max: int = Field(default=366 * DAY_SECONDS, ge=60, le=3660 * DAY_SECONDS)
     partition_days: int | None = Field(default=None, ge=1, le=366)
     """Days of expiry in one partition of the tokens. Absent: one calendar month."""
+    changes_kept_seconds: int = Field(default=3600, ge=60, le=30 * DAY_SECONDS)
+    """How long a verifier may have been away and still resume, instead of beginning anew with an empty cache."""
 
     request_bytes_max: int = Field(default=4 * 1024 * 1024, ge=1024, le=64 * 1024 * 1024)
     metadata_bytes_max: int = Field(default=8192, ge=1024, le=65_536)
