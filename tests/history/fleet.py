@@ -1,0 +1,228 @@
+"""A whole fleet on one machine: a PostgreSQL, replicas, verifiers in their own processes, a proxy in all the wires."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from tests.history.process import Program
+from tests.history.verifier_process import AUDIENCE, Configuration
+from tests.servers import Client, ServerProcess, client
+from watchword.v1 import token_service_pb2 as pb
+from watchword_server.data_folder import POSTGRES_SOCKET
+from watchword_server.embedded import EmbeddedPostgres
+from watchword_server.keyring import Keyring
+from watchword_server.store import migrate
+
+LEASE_SECONDS: Final = 2.0
+POSTGRES: Final = "postgres"
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a fleet consists of."""
+
+    replicas: tuple[str, ...] = ("r0", "r1")
+    workers: int = 1
+    """Processes of the last replica; the others are one each."""
+    aio: int = 1
+    threads: int = 1
+    """Verifiers on each stack."""
+
+
+class Replica:
+    """One `watchword serve`, under an address that it keeps."""
+
+    def __init__(self, name: str, server: ServerProcess, address: str) -> None:
+        self.name = name
+        self.server = server
+        self.address = address
+
+
+class Fleet:
+    """Started as a context manager. `logs` is where all verifiers write."""
+
+    def __init__(self, folder: Path, logs: Path, shape: Shape) -> None:
+        self.logs = logs
+        self.shape = shape
+        self.postgres = EmbeddedPostgres(folder / "data")
+        self.replicas: dict[str, Replica] = {}
+        self.verifiers: dict[str, Program] = {}
+        self.addresses: dict[str, str] = {}
+        """Where each verifier's service is."""
+        self.admin_token_file = folder / "admin-token"
+        self._verifier_token_file = folder / "verifier-token"
+        self._folder = folder
+        self._ports: dict[str, int] = {}
+        self._proxy = Program("tests.history.proxy", {}, logs / "proxy.stderr")
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            stack.enter_context(self.postgres)
+            migrate.upgrade(self.postgres.dsn)
+            self._make_replicas()
+            stack.callback(self._proxy.stop)
+            self._proxy.configuration = {"links": self._links()}
+            self._ports = self._proxy.start()
+            stack.callback(self._stop_replicas)
+            self._start_replicas()
+            stack.callback(self._stop_verifiers)
+            self._start_verifiers()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    # ---- for whoever breaks it ---------------------------------------------------------------------------------------
+
+    def links_of(self, name: str) -> list[str]:
+        """The wires of a verifier or replica to what it depends on."""
+        return [link for link in self._ports if link.partition("-")[0] == name]
+
+    def break_link(self, link: str, mode: str) -> None:
+        """Sets a mode of the proxy."""
+        self._proxy.tell({"link": link, "mode": mode})
+
+    @contextmanager
+    def admin(self, replica: str) -> Iterator[Client]:
+        """The administrator's client at one replica."""
+        with client(self.replicas[replica].address, self.admin_token_file.read_text("ascii")) as made:
+            yield made
+
+    def verifier(self, name: str, stack: str, *, defect: str = "", balanced: bool = False) -> Program:
+        """Another verifier's process, started."""
+        names = list(self.replicas)
+        # Verifiers begin at different replicas.
+        turn = len(self.verifiers) % len(names)
+        wires = self._wires_of(name)
+        configuration = Configuration(
+            name=name,
+            stack=stack,
+            targets=tuple(f"127.0.0.1:{wires[one]}" for one in (*names[turn:], *names[:turn])),
+            balanced=balanced,
+            token_file=str(self._verifier_token_file),
+            log_file=str(self.logs / f"{name}.jsonl"),
+            lease_seconds=LEASE_SECONDS,
+            defect=defect,
+        )
+        program = Program("tests.history.verifier_process", asdict(configuration), self.logs / f"{name}.stderr")
+        self.verifiers[name] = program
+        port = program.start()["port"]
+        self.addresses[name] = f"127.0.0.1:{port}"
+        # It comes back under the same address.
+        program.configuration = asdict(replace(configuration, port=port))
+        return program
+
+    def retire(self, name: str) -> None:
+        """Ends a verifier for good."""
+        self.verifiers.pop(name).stop()
+        del self.addresses[name]
+
+    # ---- the pieces --------------------------------------------------------------------------------------------------
+
+    def verifier_names(self) -> list[tuple[str, str]]:
+        """Names and stacks of the shape's verifiers."""
+        return [
+            *((f"aio{number}", "aio") for number in range(self.shape.aio)),
+            *((f"threads{number}", "threads") for number in range(self.shape.threads)),
+        ]
+
+    def _wires_of(self, verifier: str) -> dict[str, int]:
+        # Verifiers of a test's own, beyond the shape, share a set of wires.
+        shaped = {name for name, _ in self.verifier_names()}
+        owner = verifier if verifier in shaped else "extra"
+        return {replica: self._ports[f"{owner}-{replica}"] for replica in self.replicas}
+
+    def _links(self) -> dict[str, str]:
+        owners = [*(name for name, _ in self.verifier_names()), "extra"]
+        links = {f"{owner}-{replica.name}": replica.address for owner in owners for replica in self.replicas.values()}
+        socket_path = str(self.postgres.data_dir / POSTGRES_SOCKET)
+        return links | {f"{replica}-{POSTGRES}": socket_path for replica in self.replicas}
+
+    def _make_replicas(self) -> None:
+        keyring = self._folder / "keyring"
+        keyring.touch(mode=0o600)
+        keyring.write_text(Keyring.generate().dump())
+        for name in self.shape.replicas:
+            folder = self._folder / name
+            folder.mkdir()
+            address = f"127.0.0.1:{_free_port()}"
+            workers = self.shape.workers if name == self.shape.replicas[-1] else 1
+            environment = {
+                "WATCHWORD_KEYRING_FILE": str(keyring),
+                "WATCHWORD_LISTEN": address,
+                "WATCHWORD_METRICS_LISTEN": "",
+                "WATCHWORD_LEASE_SECONDS_MAX": str(LEASE_SECONDS),
+                "WATCHWORD_DRAIN_GRACE_SECONDS": "5",
+                "WATCHWORD_WORKERS": str(workers),
+            }
+            self.replicas[name] = Replica(name, ServerProcess(folder, environment), address)
+
+    def _start_replicas(self) -> None:
+        for replica in self.replicas.values():
+            port = self._ports[f"{replica.name}-{POSTGRES}"]
+            replica.server.environment["WATCHWORD_DATABASE_URL"] = f"postgresql://postgres@127.0.0.1:{port}/watchword"
+        first = next(iter(self.replicas.values()))
+        made = first.server.run("bootstrap", "--quiet")
+        assert made.returncode == 0, made.stderr
+        _keep_secret(self.admin_token_file, made.stdout.strip())
+        start_all([replica.server for replica in self.replicas.values()])
+        with self.admin(first.name) as admin:
+            request = pb.IssueRequest(subject=AUDIENCE, audiences=["watchword"], scopes=["watchword.validate"])
+            _keep_secret(
+                self._verifier_token_file, admin.tokens.Issue(request, metadata=admin.metadata, timeout=30).secret
+            )
+
+    def _stop_replicas(self) -> None:
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda replica: replica.server.stop(), self.replicas.values()))
+        for replica in self.replicas.values():
+            (self.logs / f"{replica.name}.log").write_text("".join(replica.server.log))
+
+    def _start_verifiers(self) -> None:
+        for number, (name, stack) in enumerate(self.verifier_names()):
+            # The last one's answers come from another replica than its changes, every other time.
+            self.verifier(name, stack, balanced=number == self.shape.aio + self.shape.threads - 1)
+
+    def _stop_verifiers(self) -> None:
+        for name in list(self.verifiers):
+            self.retire(name)
+
+
+def start_all(servers: Sequence[ServerProcess]) -> None:
+    """All at once, until all serve."""
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda server: server.start(), servers))
+
+
+@contextmanager
+def fleet(shape: Shape, *, logs: Path | None = None) -> Iterator[Fleet]:
+    """A fleet in a folder of its own that goes with it; not in pytest's, as PostgreSQL's socket needs a short path."""
+    with tempfile.TemporaryDirectory(prefix="wwh", ignore_cleanup_errors=True) as folder:
+        kept = logs or Path(folder) / "logs"
+        kept.mkdir(exist_ok=True)
+        with Fleet(Path(folder), kept, shape) as made:
+            yield made
+
+
+def _keep_secret(path: Path, secret: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secret)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])

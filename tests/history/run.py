@@ -1,0 +1,77 @@
+"""One run: callers at work on a fleet that is being broken, then the checker's findings."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Final
+
+from tests.history.callers import Configuration
+from tests.history.checker import RECOVERY_LEASES, Findings, check
+from tests.history.events import History, now
+from tests.history.faults import Faults, fault_log
+from tests.history.fleet import LEASE_SECONDS, Fleet
+from tests.history.plan import Plan
+from tests.history.process import Program
+from tests.history.vacuity import missing
+
+WARM_SECONDS: Final = 1.5
+QUIET_SECONDS: Final = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run showed."""
+
+    history: History
+    findings: Findings
+    missing: list[str]
+    faults: Mapping[str, int] = field(default_factory=dict)
+
+
+def run(
+    fleet: Fleet, plans: Iterable[Plan], *, seed: int, burst_tokens_count: int, seconds: float | None = None
+) -> Outcome:
+    """Carries out the plans, no new one after so many seconds, lets the fleet recover, and checks all of it."""
+    deadline = float("inf") if seconds is None else now() + seconds
+    callers = callers_of(fleet, seed)
+    callers.start()
+    time = threading.Event()
+    try:
+        with fault_log(fleet.logs) as log:
+            faults = Faults(fleet, log, burst_tokens_count=burst_tokens_count)
+            for plan in plans:
+                if now() >= deadline:
+                    break
+                time.wait(WARM_SECONDS)
+                faults.run(plan.alone)
+                with ThreadPoolExecutor(2) as lanes:
+                    under_way = [lanes.submit(faults.run, steps) for steps in (plan.verifiers, plan.authority)]
+                for lane in under_way:
+                    lane.result()
+                # Until promptness may be asked of it again.
+                time.wait(LEASE_SECONDS * RECOVERY_LEASES)
+            quiet_since = now()
+            time.wait(QUIET_SECONDS)
+        callers.tell({"stop": True})
+    finally:
+        callers.stop()
+    history = History.read(fleet.logs)
+    findings = check(history, lease_seconds=LEASE_SECONDS)
+    return Outcome(history, findings, list(missing(history, findings, quiet_since=quiet_since)), dict(faults.counts))
+
+
+def callers_of(fleet: Fleet, seed: int) -> Program:
+    """The callers of all verifiers that there are now."""
+    configuration = Configuration(
+        seed=seed,
+        lease_seconds=LEASE_SECONDS,
+        verifiers=dict(fleet.addresses),
+        replicas=tuple(replica.address for replica in fleet.replicas.values()),
+        token_file=str(fleet.admin_token_file),
+        log_file=str(Path(fleet.logs) / "callers.jsonl"),
+    )
+    return Program("tests.history.callers", asdict(configuration), fleet.logs / "callers.stderr")
