@@ -39,7 +39,7 @@ def doctor(
     key_file: KeyFileOption = None,
     server_name: ServerNameOption = None,
 ) -> None:
-    """Check database, migrations, keyring, clock, replication, partitions, TLS, administrators and the server.
+    """Check database, migrations, keyring, clock, replication, partitions, TLS, administrators, leases and the server.
 
     Run it where the server runs, with the server's settings. Changes nothing. Exit code 1 if any check fails.
     """
