@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import quote
+from uuid import uuid4
 
 import asyncpg
 import psycopg
@@ -14,6 +15,7 @@ import pytest
 from psycopg import conninfo
 
 from tests.store.support import (
+    OPERATOR,
     WAIT_SECONDS_MAX,
     live,
     new_token,
@@ -23,9 +25,10 @@ from tests.store.support import (
     until,
     waiting_for_locks,
 )
-from watchword_server.store.contract import Issued, StoreError, StoreUnavailableError
-from watchword_server.store.database import Database
+from watchword_server.store.contract import Issued, ScopeEntry, StoreError, StoreUnavailableError
+from watchword_server.store.database import Connection, Database
 from watchword_server.store.postgres import PostgresStore
+from watchword_server.store.revocations import Revocations
 
 PASSWORD = "canary-of-a-password"
 
@@ -150,9 +153,31 @@ async def test_issue_cut_off_before_its_commit_did_nothing(
     assert isinstance(await store.issue(token), Issued)
 
 
-async def test_connection_that_became_read_only_is_thrown_away(ready_dsn: str) -> None:
+async def test_connection_that_became_read_only_is_thrown_away(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After a fail-over the old primary still answers, and would refuse every write for ever."""
-    # One connection: what is made read-only here is what the revocation gets.
+    connect, made = database.connect, list[Connection]()
+
+    async def connect_and_remember() -> Connection:
+        made.append(await connect())
+        return made[-1]
+
+    monkeypatch.setattr(database, "connect", connect_and_remember)
+    revocations = Revocations(database, queue_max=10)
+    for count in range(1, 4):
+        assert (await revocations.revoke(revocation(token_id=uuid4()))).position.number == count
+        assert len(made) == count
+        await made[-1].execute("set default_transaction_read_only = on")
+        with pytest.raises(StoreUnavailableError) as caught:
+            await revocations.revoke(revocation(token_id=uuid4()))
+        assert isinstance(caught.value.__cause__, asyncpg.ReadOnlySQLTransactionError)
+        assert made[-1].is_closed()
+    await revocations.close()
+
+
+async def test_pooled_connection_that_became_read_only_is_thrown_away(ready_dsn: str) -> None:
+    # One connection: what is made read-only here is what the next one gets.
     database = await Database.open(ready_dsn, pool_size_max=1)
     store = PostgresStore(database)
     for _ in range(8):
@@ -160,11 +185,10 @@ async def test_connection_that_became_read_only_is_thrown_away(ready_dsn: str) -
             await connection.execute("set default_transaction_read_only = on")
             pid = connection.get_server_pid()
         with pytest.raises(StoreUnavailableError) as caught:
-            await store.revoke(revocation(subject="nobody"))
+            await store.register_scopes([ScopeEntry("orders.read", "", "operator")], OPERATOR)
         assert isinstance(caught.value.__cause__, asyncpg.ReadOnlySQLTransactionError)
         async with database.connection() as connection:
             assert connection.get_server_pid() != pid
-    assert (await store.revoke(revocation(subject="nobody"))).count == 0
     await store.close()
     await database.close()
 

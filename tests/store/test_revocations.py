@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from uuid import UUID, uuid4
 
 import psycopg
@@ -22,7 +23,8 @@ from tests.store.support import (
 )
 from watchword.token import format_token_id
 from watchword_server.rules.tokens import Grant
-from watchword_server.store.contract import EventQuery, Revoked, StoreOverloadedError
+from watchword_server.store import ending
+from watchword_server.store.contract import EventQuery, Revoked, RowRefusedError, StoreOverloadedError
 from watchword_server.store.database import READS_MAX, READS_WAITING_MAX, Database
 from watchword_server.store.postgres import PostgresStore
 from watchword_server.store.revocations import Revocations
@@ -161,7 +163,7 @@ async def test_cascade_ends_even_where_rows_form_a_ring(store: PostgresStore, pl
     """Issue cannot make one; somebody with the database in hand can, and must not hang a revocation with it."""
     ids = await _tree(store)
     plain.execute("update tokens set issued_by = %s where id = %s", [ids[3], ids[0]])
-    revoked = await asyncio.wait_for(store.revoke(revocation(token_id=ids[1], cascade=True)), timeout=10)
+    revoked = await asyncio.wait_for(store.revoke(revocation(token_id=ids[1], cascade=True)), timeout=WAIT_SECONDS_MAX)
     assert revoked.count == 4
 
 
@@ -219,34 +221,156 @@ async def test_positions_commit_in_order_and_without_gaps(ready_dsn: str, plain:
     await asyncio.gather(*(stores[0].issue(token) for token in tokens))
     revocations = [revocation(token_id=token.record.token_id) for token in tokens[:80]]
     revocations += [revocation(subject=f"subject{n}") for n in range(40)]
-    ending = asyncio.gather(*(stores[at % 2].revoke(one) for at, one in enumerate(revocations)))
+
+    async def work(of: int) -> list[Revoked]:
+        return [await stores[of % 2].revoke(one) for one in revocations[of::8]]
+
+    ending = asyncio.gather(*(work(of) for of in range(8)))
     seen: set[int] = set()
 
     async def look() -> bool:
         row = plain.execute(
-            "select feed.position, array(select distinct position from changes order by 1) from feed"
+            "select feed.position, array(select number from positions where number > 0 order by 1),"
+            " array(select distinct position from changes order by 1) from feed"
         ).fetchone()
         assert row is not None
-        assert row[1] == list(range(1, row[0] + 1))
+        assert row[1] == row[2] == list(range(1, row[0] + 1))
         seen.add(row[0])
         return ending.done()
 
     await until(look)
-    outcomes = await ending
-    assert len(seen) > 10
+    outcomes = [outcome for each in await ending for outcome in each]
     assert sum(outcome.count for outcome in outcomes) == len(tokens)
-    moved = [outcome.position.number for outcome in outcomes[:80]]
-    assert len(set(moved)) == 80
+    # Eight at a time cannot share fewer, and each store's take turns.
+    assert max(seen) >= 80 // 8
+    assert {outcome.position.number for outcome in outcomes} <= set(range(1, max(seen) + 1))
     for one, database in zip(stores, databases, strict=True):
         await one.close()
         await database.close()
+
+
+def commits(plain: psycopg.Connection) -> set[str]:
+    """The transactions that revocations committed in."""
+    return {row[0] for row in plain.execute("select xmin::text from audit_events where action = 'revoke'")}
+
+
+async def test_revocations_that_wait_together_share_one_transaction(
+    store: PostgresStore, plain: psycopg.Connection, ready_dsn: str
+) -> None:
+    tokens = [new_token("subject", issued_by=None) for _ in range(30)]
+    await asyncio.gather(*(store.issue(token) for token in tokens))
+    with psycopg.connect(ready_dsn) as blocker:
+        blocker.execute("select from feed for update")
+        first = asyncio.ensure_future(store.revoke(revocation(token_id=uuid4())))
+        await waiting_for_locks(plain)
+        ids = [token.record.token_id for token in tokens[:20]]
+        ending = [asyncio.ensure_future(store.revoke(revocation(token_id=token_id))) for token_id in ids]
+        ending.append(asyncio.ensure_future(store.revoke(revocation(subject="subject"))))
+        ending.append(asyncio.ensure_future(store.revoke(revocation(subject="nobody"))))
+        await asyncio.sleep(0)
+        blocker.commit()
+    assert (await first).position.number == 1
+    outcomes = await asyncio.gather(*ending)
+    assert {outcome.position.number for outcome in outcomes} == {2}
+    assert [outcome.count for outcome in outcomes] == [1] * 20 + [10, 0]
+    assert len(commits(plain)) == 2
+    assert changes(plain, 2) == {token.record.token_id for token in tokens}
+    assert (await position(store)).number == 2
+
+
+async def test_token_named_twice_in_one_transaction_ends_once(store: PostgresStore, plain: psycopg.Connection) -> None:
+    token_id, out_of_reach = await stored(store), await stored(store, scopes=["billing.read"])
+    outcomes = await asyncio.gather(
+        store.revoke(revocation(token_id=token_id, within=[])),
+        store.revoke(revocation(token_id=token_id)),
+        store.revoke(revocation(token_id=token_id)),
+        store.revoke(revocation(token_id=token_id, within=[])),
+        store.revoke(revocation(token_id=out_of_reach, proved=False)),
+        store.revoke(revocation(token_id=out_of_reach, within=[ORDERS_ONLY])),
+        store.revoke(revocation(token_id=out_of_reach, within=[], proved=True)),
+        store.revoke(revocation(token_id=uuid4())),
+    )
+    assert [(one.count, one.out_of_reach, one.refused) for one in outcomes] == [
+        (0, 1, True),
+        (1, 0, False),
+        (0, 0, False),
+        (0, 0, False),
+        (0, 0, False),
+        (0, 1, True),
+        (1, 0, False),
+        (0, 0, False),
+    ]
+    assert len(commits(plain)) == 1
+    events = await store.events(EventQuery(action="revoke", token_id=token_id))
+    assert sorted(event.details["count"] for event in events) == ["0", "0", "0", "1"]
+
+
+async def test_trees_in_one_transaction_are_each_ended_within_their_own_reach(store: PostgresStore) -> None:
+    one, other = await _tree(store), await _tree(store)
+    plainly = await stored(store, issued_by=one[0])
+    outcomes = await asyncio.gather(
+        store.revoke(revocation(token_id=one[1], cascade=True)),
+        store.revoke(revocation(token_id=other[1], cascade=True, within=[])),
+        store.revoke(revocation(issued_by=other[2])),
+        store.revoke(revocation(token_id=one[0])),
+    )
+    assert [(outcome.count, outcome.refused) for outcome in outcomes] == [(3, False), (0, True), (1, False), (1, False)]
+    assert await live(store, *one, *other, plainly) == {*other[:3], plainly}
+
+
+async def test_bad_one_fails_alone(store: PostgresStore, plain: psycopg.Connection) -> None:
+    tokens = [new_token() for _ in range(9)]
+    await asyncio.gather(*(store.issue(token) for token in tokens))
+    revocations = [revocation(token_id=token.record.token_id) for token in tokens]
+    revocations.insert(4, replace(revocation(token_id=uuid4()), reason="a\x00b"))
+    outcomes = await asyncio.gather(*(store.revoke(one) for one in revocations), return_exceptions=True)
+    assert isinstance(outcomes.pop(4), RowRefusedError)
+    assert [outcome.count for outcome in outcomes if isinstance(outcome, Revoked)] == [1] * 9
+    assert await live(store, *(token.record.token_id for token in tokens)) == set()
+    assert plain.execute("select count(*) from audit_events where action = 'revoke'").fetchone() == (9,)
+
+
+async def test_news_is_told_once_for_a_transaction_that_moved_the_position(
+    store: PostgresStore, ready_dsn: str
+) -> None:
+    token_id = await stored(store, "me")
+    with psycopg.connect(ready_dsn, autocommit=True) as listener:
+        listener.execute("listen watchword_news")
+        await store.revoke(revocation(subject="nobody"))
+        await asyncio.gather(store.revoke(revocation(subject="me")), store.revoke(revocation(token_id=token_id)))
+        await store.revoke(revocation(subject="nobody"))
+        # Notifications come in order: what was told before this one has arrived with it.
+        listener.execute("select pg_notify('watchword_news', 'end')")
+        told = []
+        for notification in listener.notifies(timeout=WAIT_SECONDS_MAX):
+            told.append(notification.payload)
+            if notification.payload == "end":
+                break
+    assert told == ["", "end"]
+
+
+async def test_more_ids_than_a_position_can_hold_are_everything(
+    store: PostgresStore, plain: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ending, "CHANGES_MAX", 3)
+    for subject, count in (("three", 3), ("four", 4)):
+        for _ in range(count):
+            await stored(store, subject)
+        assert (await store.revoke(revocation(subject=subject))).count == count
+    assert plain.execute("select number, everything from positions where number > 0 order by 1").fetchall() == [
+        (1, False),
+        (2, True),
+    ]
+    assert (len(changes(plain, 1)), changes(plain, 2)) == (3, set())
 
 
 async def test_each_position_has_a_mark_of_its_own(store: PostgresStore, plain: psycopg.Connection) -> None:
     marks = set()
     for _ in range(5):
         await store.revoke(revocation(token_id=uuid4()))
-        marks.add(plain.execute("select mark from feed").fetchone())
+        [row] = plain.execute("select feed.mark, positions.mark from feed join positions on number = position")
+        assert row[0] == row[1]
+        marks.add(row)
     assert len(marks) == 5
 
 
@@ -280,7 +404,7 @@ async def test_revocations_that_wait_leave_connections_to_the_checks(
         assert await live(store, token_id) == {token_id}
         assert not any(one.done() for one in ending)
         blocker.commit()
-    assert len({one.position.number for one in await asyncio.gather(*ending)}) == 50
+    assert [one.count for one in await asyncio.gather(*ending)] == [0] * 50
 
 
 async def test_lists_leave_connections_to_revocations(
@@ -314,14 +438,18 @@ async def test_too_many_lists_are_refused_at_once(store: PostgresStore, ready_ds
     await asyncio.gather(*listing)
 
 
-async def test_too_many_revocations_are_refused_at_once(database: Database, ready_dsn: str) -> None:
+async def test_too_many_revocations_are_refused_at_once(
+    database: Database, plain: psycopg.Connection, ready_dsn: str
+) -> None:
     revocations = Revocations(database, queue_max=2)
     with psycopg.connect(ready_dsn) as blocker:
         blocker.execute("select from feed for update")
+        under_way = asyncio.ensure_future(revocations.revoke(revocation(token_id=uuid4())))
+        await waiting_for_locks(plain)
         waiting = [asyncio.ensure_future(revocations.revoke(revocation(token_id=uuid4()))) for _ in range(2)]
         await asyncio.sleep(0)
         with pytest.raises(StoreOverloadedError):
             await revocations.revoke(revocation(token_id=uuid4()))
         blocker.commit()
-    assert [one.count for one in await asyncio.gather(*waiting)] == [0, 0]
+    assert [one.count for one in await asyncio.gather(under_way, *waiting)] == [0, 0, 0]
     await revocations.close()

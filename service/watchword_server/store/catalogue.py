@@ -8,7 +8,7 @@ from typing import Any
 
 from watchword_server.store.contract import Actor, ScopeEntry, ScopeOwned, StoreError
 from watchword_server.store.database import Connection, Database, query, retried
-from watchword_server.store.revocations import record_event
+from watchword_server.store.recording import Event, record
 
 
 class Catalogue:
@@ -65,7 +65,7 @@ async def _register(connection: Connection, scopes: Sequence[ScopeEntry], actor:
         if refused:
             row = await connection.fetchrow(query("named_scopes"), [min(refused)])
             raise _OwnedByAnotherError(ScopeOwned(row["name"], row["owner"]))
-        await record_event(connection, "register_scopes", actor, None, {"scopes": " ".join(sorted(names))})
+        await record(connection, [Event("register_scopes", actor, None, {"scopes": " ".join(sorted(names))})])
     return sum(row["is_new"] for row in rows)
 
 

@@ -95,11 +95,15 @@ IssueOutcome = Issued | IssuerGone | RequestIdUsed
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """Which tokens to revoke: exactly one is set."""
+    """Which tokens to revoke: exactly one is set.
+
+    `issued_before` names every token that was issued before that instant, save the actor's own.
+    """
 
     token_id: UUID | None = None
     subject: str | None = None
     issued_by: UUID | None = None
+    issued_before: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,6 @@
--- Ends tokens that revoke_candidates.sql locked.
+-- Ends tokens that were locked, each for its reason. The ids are given a second time as `= any`, for which the planner
+-- leaves out the partitions that they do not lie in.
 update tokens
-set revoked_at = now(), revoke_reason = $2
-where tokens.id = any ($1::uuid []) and tokens.revoked_at is null
+set revoked_at = now(), revoke_reason = given.reason
+from unnest($1::uuid [], $2::text []) as given (id, reason)
+where tokens.id = given.id and tokens.id = any ($1::uuid []) and tokens.revoked_at is null
