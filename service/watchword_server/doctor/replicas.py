@@ -38,8 +38,8 @@ def judge_replicas(first: Roll, later: Roll) -> list[Finding]:
             f"{replica.name} has not applied what was revoked"
             + ("" if replica.applied is None else f", it is {first.number - replica.applied} positions behind")
             + ": revocations answer PENDING meanwhile",
-            f"A verifier that lags is waited for until its lease ends, {_after(replica)} s at most: `watchword watchers`"
-            " names it. If none does, look into that server's log.",
+            f"A verifier that lags is waited for until its lease ends, at most {_after(replica)} s: `watchword"
+            " watchers` names it. If none does, look into that server's log.",
         )
         for replica in later.replicas
         if replica not in dead and _lags(replica, first)
