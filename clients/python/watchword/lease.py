@@ -84,32 +84,31 @@ def recorder_end(received_at: float, lease_seconds: float) -> float:
 class Lease:
     """What its holder knows of a lease. Begins lapsed."""
 
-    __slots__ = ("_end", "_sent")
+    __slots__ = ("_ahead", "_end", "_sent_at")
 
     def __init__(self) -> None:
-        self._sent: Instant | None = None
+        self._sent_at: float | None = None
         self._end = 0.0
+        self._ahead = 0.0
 
     def renew(self, sent: Instant, lease_seconds: float) -> None:
         """Granted `lease_seconds`, asked for at `sent`. An answer to an older request changes nothing."""
-        if self._sent is None or sent.boottime >= self._sent.boottime:
-            self._sent = sent
+        if self._sent_at is None or sent.boottime >= self._sent_at:
+            self._sent_at = sent.boottime
             self._end = holder_end(sent.boottime, lease_seconds)
+            self._ahead = sent.realtime - sent.boottime
 
     def lapse(self) -> None:
         """Ends it now."""
-        self._sent = None
+        self._sent_at = None
 
     def live(self, clock: Clock) -> bool:
         """Whether it may be relied on, by the clock as it is now."""
-        return self.remaining_seconds(clock) > 0
+        if self._sent_at is None:
+            return False
+        now = clock.boottime()
+        return now < self._end and clock.realtime() - now - self._ahead <= PAUSE_SECONDS_MAX
 
     def remaining_seconds(self, clock: Clock) -> float:
         """How much longer it may be relied on; 0 where it has lapsed, also because the machine was paused."""
-        sent = self._sent
-        if sent is None:
-            return 0.0
-        now = clock.boottime()
-        if (clock.realtime() - sent.realtime) - (now - sent.boottime) > PAUSE_SECONDS_MAX:
-            return 0.0
-        return max(0.0, self._end - now)
+        return max(0.0, self._end - clock.boottime()) if self.live(clock) else 0.0

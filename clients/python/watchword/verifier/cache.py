@@ -12,16 +12,19 @@ import os
 import secrets
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from typing import Any, Final
 
 from watchword.lease import Clock, Instant, Lease, holder_end
 from watchword.token import BODY_LENGTH, ID_LENGTH, PREFIX_DEFAULT, check_prefix
 from watchword.verifier.entries import BadTokens, GoodTokens
-from watchword.verifier.gates import Gate, Gates
+from watchword.verifier.gates import Gate, Gates, call_all
+from watchword.verifier.limits import CacheCounts, CacheLimits
+from watchword.verifier.lookup import Lookup
 from watchword.verifier.recent import RecentChanges
 from watchword.verifier.verdict import Active, Answer, Inactive, Insufficient
 
@@ -29,59 +32,6 @@ _INACTIVE: Final = Inactive()
 _KEY_BYTES: Final = 16
 # An idle stream whose answer could not be kept is judged again no sooner.
 _RECHECK_SECONDS_MIN: Final = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class CacheLimits:
-    """What a cache may hold. Raises ValueError for a limit that makes no sense."""
-
-    entries_max: int = 100_000
-    """Good tokens."""
-    negative_entries_max: int = 20_000
-    """Tokens known to be inactive."""
-    bytes_max: int = 64 * 1024 * 1024
-    """Good tokens, estimated."""
-    age_seconds_max: float = 3600.0
-    """However long an answer may be kept by what the authority says."""
-    negative_seconds_max: float = 60.0
-    changes_kept_max: int = 100_000
-    """Changes remembered to judge answers that were read before them."""
-
-    def __post_init__(self) -> None:
-        if min(self.entries_max, self.negative_entries_max, self.bytes_max, self.changes_kept_max) < 1:
-            raise ValueError("the limits of a cache must be at least 1")
-        if not (self.age_seconds_max > 0 and 0 < self.negative_seconds_max <= 60):
-            raise ValueError("ages must be positive, negative_seconds_max at most 60")
-
-
-@dataclass(slots=True)
-class CacheCounts:
-    """What happened so far. For metrics: read without the lock."""
-
-    hits: int = 0
-    negative_hits: int = 0
-    misses: int = 0
-    joins: int = 0
-    evictions: int = 0
-    flushes: int = 0
-    changes: int = 0
-
-
-class Lookup:
-    """A question to the authority that is under way. Compared by identity; never holds the token."""
-
-    __slots__ = ("proof", "result", "sent_at", "token_id")
-
-    def __init__(self, token_id: str, proof: bytes, sent_at: float, result: Any) -> None:
-        self.token_id: Final = token_id
-        self.proof: Final = proof
-        self.sent_at: Final = sent_at
-        """Boottime, read before the request was sent."""
-        self.result: Final[Any] = result
-        """What its starter left there for those who join: a future."""
-
-    def __repr__(self) -> str:
-        return f"Lookup({self.token_id})"
 
 
 class Cache:
@@ -113,6 +63,8 @@ class Cache:
         self._recent: Final = RecentChanges(self.limits.changes_kept_max)
         self._under_way: Final[dict[bytes, Lookup]] = {}
         self._gates: Final = Gates()
+        # Lookups and streams that ended and are still to be taken off, once somebody holds the lock anyway.
+        self._endings: Final[deque[Callable[[], None]]] = deque()
         self.epoch: bytes | None = None
         """Of the positions; None before the first flush."""
         self.applied = 0
@@ -172,6 +124,7 @@ class Cache:
             raise ValueError("not a token")
         proof = self._prove(token)
         with self._lock:
+            self._settle()
             lookup = Lookup(token[self._id_from : self._id_to], proof, self._clock.boottime(), result)
             self._under_way.setdefault(proof, lookup)
             return lookup
@@ -182,6 +135,7 @@ class Cache:
             return None
         proof = self._prove(token)
         with self._lock:
+            self._settle()
             lookup = self._under_way.get(proof)
             if lookup is None or not self._may_join():
                 return None
@@ -208,9 +162,12 @@ class Cache:
                 self._insert(lookup, answer, ends_at)
 
     def abandon(self, lookup: Lookup) -> None:
-        """No answer will come."""
-        with self._lock:
-            self._ended(lookup)
+        """No answer will come. Takes no lock: may be called from a finalizer, in the middle of anything."""
+        self._endings.append(partial(self._ended, lookup))
+
+    def _settle(self) -> None:
+        while self._endings:
+            self._endings.popleft()()
 
     def _ended(self, lookup: Lookup) -> None:
         if self._under_way.get(lookup.proof) is lookup:
@@ -224,7 +181,12 @@ class Cache:
 
     def _still_holds(self, lookup: Lookup, answer: Answer) -> bool:
         """No change of the token was seen above the position of the answer, and none can have been missed."""
-        return answer.position.epoch == self.epoch and self._recent.hold(lookup.token_id, answer.position.number)
+        number = answer.position.number
+        return (
+            answer.position.epoch == self.epoch
+            and number >= self.floor
+            and not self._recent.changed_above(lookup.token_id, number)
+        )
 
     def _ends_at(self, lookup: Lookup, answer: Answer) -> float:
         seconds = min(answer.cacheable_for_seconds, self.limits.age_seconds_max)
@@ -236,7 +198,10 @@ class Cache:
 
     def _insert(self, lookup: Lookup, answer: Answer, ends_at: float) -> None:
         if isinstance(answer.verdict, Inactive):
-            self._good.remove(lookup.token_id)
+            # An id is no secret. Who makes up a token around it must not push out the true one: test_cache.py.
+            entry = self._good.get(lookup.token_id)
+            if entry is not None and hmac.compare_digest(entry.proof, lookup.proof):
+                self._good.remove(lookup.token_id)
             self._bad.put(lookup.proof, ends_at)
         elif answer.verdict.identity.token_id == lookup.token_id:
             # Changes name the id in the token: an entry under another one would never hear of them.
@@ -254,23 +219,23 @@ class Cache:
         When it returns no entry of these tokens answers, and the gates of their streams are shut.
         """
         with self._lock:
+            self._settle()
             if number <= self.applied:
                 return
-            gap = number != self.applied + 1
-            if gap or everything:
-                # Something was missed, or concerns everybody. Afterwards nothing is remembered, and nothing read below
-                # `number` can be: whatever changed up to and at `number` is in every answer from now on, seen or not.
-                # So the position counts at once, whichever of its parts this is, and the other parts say nothing new.
+            rechecks: Sequence[Gate] = ()
+            if everything or number != self.applied + 1:
+                # Something was missed, or concerns everybody. After a flush at `number` nothing is remembered, and
+                # nothing read below `number` can be: what changed up to and at it is in every answer from now on,
+                # whether it was seen here or not, also the parts of `number` itself that may have come before.
                 rechecks = self._flush(number)
-            else:
-                rechecks = ()
-                self._forget(number, token_ids)
-                if last:
-                    self.applied = number
-            self.counts.changes += 1
+            self._forget(number, token_ids)
+            # A position counts only at its last part.
+            self.applied = number if last else number - 1
+            if last:
+                self.counts.changes += 1
             shut = self._gates.of(token_ids)
-        _call_all(gate.shut for gate in shut)
-        _call_all(gate.recheck for gate in rechecks)
+        call_all(gate.shut for gate in shut)
+        call_all(gate.recheck for gate in rechecks)
 
     def flush(self, epoch: bytes, number: int) -> None:
         """Forgets all, and goes on from `number` of `epoch`. The gates of all streams are to be judged again."""
@@ -281,7 +246,7 @@ class Cache:
                 self.lease.lapse()
             self.epoch = epoch
             rechecks = self._flush(number)
-        _call_all(gate.recheck for gate in rechecks)
+        call_all(gate.recheck for gate in rechecks)
 
     def grant(self, sent: Instant, lease_seconds: float, epoch: bytes, number: int) -> None:
         """A lease that was asked for at `sent`, by one who had sent everything up to `number`."""
@@ -292,7 +257,7 @@ class Cache:
             if number > self.applied:
                 rechecks = self._flush(number)
             self.lease.renew(sent, lease_seconds)
-        _call_all(gate.recheck for gate in rechecks)
+        call_all(gate.recheck for gate in rechecks)
 
     def lapse(self) -> None:
         """Stops relying on any lease."""
@@ -305,7 +270,7 @@ class Cache:
             self.lease.lapse()
             self.epoch = None
             rechecks = self._flush(0)
-        _call_all(gate.recheck for gate in rechecks)
+        call_all(gate.recheck for gate in rechecks)
 
     def _forget(self, number: int, token_ids: Sequence[str]) -> None:
         for token_id in token_ids:
@@ -331,6 +296,7 @@ class Cache:
         proof = self._prove(token)
         token_id = token[self._id_from : self._id_to]
         with self._lock:
+            self._settle()
             entry = self._good.get(token_id)
             ends_at = self._clock.boottime() + _RECHECK_SECONDS_MIN
             if entry is not None and hmac.compare_digest(entry.proof, proof):
@@ -340,16 +306,16 @@ class Cache:
             return gate
 
     def unregister(self, gate: Gate) -> None:
-        """The stream has ended."""
-        with self._lock:
-            self._gates.discard(gate)
+        """The stream has ended. Takes no lock: may be called from a finalizer, in the middle of anything."""
+        self._endings.append(partial(self._gates.discard, gate))
 
     def expire_gates(self) -> None:
         """Has the streams judged again whose judgement has run out. To be called about once a second."""
         with self._lock:
+            self._settle()
             now = self._clock.boottime()
             rechecks = self._gates.due(now, now + _RECHECK_SECONDS_MIN)
-        _call_all(gate.recheck for gate in rechecks)
+        call_all(gate.recheck for gate in rechecks)
 
     # Sizes and identity
 
@@ -392,17 +358,6 @@ class Cache:
         self._good.clear()
         self._bad.clear()
         self._recent.restart(0)
+        self._endings.clear()
         self._under_way.clear()
         self._gates.clear()
-
-
-def _call_all(callbacks: Iterable[Callable[[], None]]) -> None:
-    """Each is called, whatever the others do; the first error is raised when all were."""
-    failure: Exception | None = None
-    for callback in callbacks:
-        try:
-            callback()
-        except Exception as error:
-            failure = failure or error
-    if failure is not None:
-        raise failure

@@ -75,3 +75,15 @@ class Gates:
     def clear(self) -> None:
         """Forgets them all, telling nobody."""
         self._of.clear()
+
+
+def call_all(callbacks: Iterable[Callable[[], None]]) -> None:
+    """Each is called, whatever the others do; the first error is raised when all were."""
+    failure: Exception | None = None
+    for callback in callbacks:
+        try:
+            callback()
+        except Exception as error:
+            failure = failure or error
+    if failure is not None:
+        raise failure

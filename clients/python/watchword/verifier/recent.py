@@ -30,9 +30,9 @@ class RecentChanges:
         if len(self._last) > self.kept_max:
             self.floor = max(self.floor, self._last.popitem(last=False)[1])
 
-    def hold(self, token_id: str, number: int) -> bool:
-        """Whether what was read of the token at `number` is still so, as far as changes were seen."""
-        return number >= self.floor and self._last.get(token_id, 0) <= number
+    def changed_above(self, token_id: str, number: int) -> bool:
+        """Whether a change of the token above `number` is remembered. Says nothing of a `number` below the floor."""
+        return self._last.get(token_id, 0) > number
 
     def restart(self, number: int) -> None:
         """Forgets all: only what was read at `number` or later can be judged from here on."""

@@ -9,7 +9,7 @@ from uuid import UUID
 from google.protobuf.duration_pb2 import Duration
 
 from watchword.lease import Clock, Instant, instant
-from watchword.token import MalformedTokenError, format_token_id
+from watchword.token import format_token_id
 from watchword.v1 import token_service_pb2
 from watchword.v1 import verifier_service_pb2 as pb
 from watchword.verifier.cache import Cache
@@ -67,6 +67,7 @@ class WatchSession:
 
     def renew(self) -> pb.WatchRequest:
         """Asks for a lease that counts from now: to be sent at once. Only while attached."""
+        assert self.attached
         assert self._epoch is not None
         sent = self._sent_at()
         nonce = self._cache.next_nonce()
@@ -111,9 +112,9 @@ class WatchSession:
         renew_every_seconds = _seconds(welcome.renew_every)
         if not renew_every_seconds > 0:
             raise WatchProtocolError("no time to renew at")
+        self._epoch = _epoch(welcome.position)
         self.renew_every_seconds = renew_every_seconds
         self._welcomed = True
-        self._epoch = _epoch(welcome.position)
         # Also when it was forked or reset since the hello: what was said then no longer stands.
         self.attached = (self._epoch, welcome.position.number) == self._resume_from == self._now()
 
@@ -129,7 +130,7 @@ class WatchSession:
                 (part.number, [format_token_id(UUID(bytes=one)) for one in part.token_ids], part.everything, part.last)
                 for part in changes.changes
             ]
-        except (ValueError, MalformedTokenError):
+        except ValueError:
             raise WatchProtocolError("a token id that is none") from None
         for number, token_ids, everything, last in parts:
             self._cache.apply(number, token_ids, everything=everything, last=last)
