@@ -19,7 +19,7 @@ TYPED     := $(wildcard service clients/python tests bench examples deploy)
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run test check format lint fix types imports proto breaking generate generate-check compat deploy-check bench clean
+.PHONY: help run test check format lint fix types imports proto breaking generate generate-check compat deploy-check bench soak clean
 
 # A clear heading before each step of a check.
 heading = @printf '\n== %s\n' "$(1)"
@@ -127,6 +127,11 @@ test: $(STAMP) ## the whole test suite (PYTEST_ARGS=... narrows it)
 
 bench: $(STAMP) ## measure; prints a table and writes build/bench.json (BENCH_ARGS=...)
 	@$(BIN)/python -m bench $(BENCH_ARGS)
+
+SECONDS ?= 600
+
+soak: $(STAMP) ## break a fleet for SECONDS=600 and check what it told its callers (SEED=... repeats a run)
+	@$(BIN)/python -m tests.history.soak --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 clean: ## remove everything these rules made, the environment too
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
