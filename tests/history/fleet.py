@@ -24,6 +24,8 @@ from watchword_server.store import migrate
 
 LEASE_SECONDS: Final = 2.0
 POSTGRES: Final = "postgres"
+EXTRA: Final = "extra"
+"""The owner of the wires of verifiers that a test adds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +103,11 @@ class Fleet:
         with client(self.replicas[replica].address, self.admin_token_file.read_text("ascii")) as made:
             yield made
 
-    def verifier(self, name: str, stack: str, *, defect: str = "", balanced: bool = False) -> Program:
-        """Another verifier's process, started."""
+    def verifier(
+        self, name: str, stack: str, *, logs: Path | None = None, defect: str = "", balanced: bool = False
+    ) -> None:
+        """Starts another verifier's process. Those beyond the shape share the wires of `EXTRA`."""
+        logs = logs or self.logs
         names = list(self.replicas)
         # Verifiers begin at different replicas.
         turn = len(self.verifiers) % len(names)
@@ -113,17 +118,16 @@ class Fleet:
             targets=tuple(f"127.0.0.1:{wires[one]}" for one in (*names[turn:], *names[:turn])),
             balanced=balanced,
             token_file=str(self._verifier_token_file),
-            log_file=str(self.logs / f"{name}.jsonl"),
+            log_file=str(logs / f"{name}.jsonl"),
             lease_seconds=LEASE_SECONDS,
             defect=defect,
         )
-        program = Program("tests.history.verifier_process", asdict(configuration), self.logs / f"{name}.stderr")
+        program = Program("tests.history.verifier_process", asdict(configuration), logs / f"{name}.stderr")
         self.verifiers[name] = program
         port = program.start()["port"]
         self.addresses[name] = f"127.0.0.1:{port}"
         # It comes back under the same address.
         program.configuration = asdict(replace(configuration, port=port))
-        return program
 
     def retire(self, name: str) -> None:
         """Ends a verifier for good."""
@@ -140,13 +144,12 @@ class Fleet:
         ]
 
     def _wires_of(self, verifier: str) -> dict[str, int]:
-        # Verifiers of a test's own, beyond the shape, share a set of wires.
         shaped = {name for name, _ in self.verifier_names()}
-        owner = verifier if verifier in shaped else "extra"
+        owner = verifier if verifier in shaped else EXTRA
         return {replica: self._ports[f"{owner}-{replica}"] for replica in self.replicas}
 
     def _links(self) -> dict[str, str]:
-        owners = [*(name for name, _ in self.verifier_names()), "extra"]
+        owners = [*(name for name, _ in self.verifier_names()), EXTRA]
         links = {f"{owner}-{replica.name}": replica.address for owner in owners for replica in self.replicas.values()}
         socket_path = str(self.postgres.data_dir / POSTGRES_SOCKET)
         return links | {f"{replica}-{POSTGRES}": socket_path for replica in self.replicas}

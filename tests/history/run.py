@@ -37,7 +37,7 @@ def run(
 ) -> Outcome:
     """Carries out the plans, no new one after so many seconds, lets the fleet recover, and checks all of it."""
     deadline = float("inf") if seconds is None else now() + seconds
-    callers = callers_of(fleet, seed)
+    callers = callers_of(fleet, seed, verifiers=fleet.addresses, logs=fleet.logs)
     callers.start()
     time = threading.Event()
     try:
@@ -64,14 +64,14 @@ def run(
     return Outcome(history, findings, list(missing(history, findings, quiet_since=quiet_since)), dict(faults.counts))
 
 
-def callers_of(fleet: Fleet, seed: int) -> Program:
-    """The callers of all verifiers that there are now."""
+def callers_of(fleet: Fleet, seed: int, *, verifiers: Mapping[str, str], logs: Path) -> Program:
+    """The callers of these verifiers."""
     configuration = Configuration(
         seed=seed,
         lease_seconds=LEASE_SECONDS,
-        verifiers=dict(fleet.addresses),
+        verifiers=dict(verifiers),
         replicas=tuple(replica.address for replica in fleet.replicas.values()),
         token_file=str(fleet.admin_token_file),
-        log_file=str(Path(fleet.logs) / "callers.jsonl"),
+        log_file=str(logs / "callers.jsonl"),
     )
-    return Program("tests.history.callers", asdict(configuration), fleet.logs / "callers.stderr")
+    return Program("tests.history.callers", asdict(configuration), logs / "callers.stderr")

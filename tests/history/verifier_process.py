@@ -88,8 +88,8 @@ class Recorder:
 
     def counted(self, verifier: Any) -> None:
         """What it has counted so far."""
-        hits, misses, attached = caching.counts(verifier)
-        self._log.write(Status(self._name, now(), hits, misses, attached))
+        status = verifier.status()
+        self._log.write(Status(self._name, now(), status.hits, status.misses, status.attached))
 
 
 def channel_options(configuration: Configuration) -> list[tuple[str, Any]]:
