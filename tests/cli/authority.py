@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,13 +15,28 @@ from google.protobuf.message import Message
 from watchword.bearer import bearer_token
 from watchword.status import details_trailer, reason_detail
 from watchword.token import format_token_id, new_token, new_token_id
-from watchword.v1 import audit_service_pb2, audit_service_pb2_grpc, token_service_pb2, token_service_pb2_grpc
+from watchword.v1 import (
+    audit_service_pb2,
+    audit_service_pb2_grpc,
+    fleet_service_pb2,
+    fleet_service_pb2_grpc,
+    token_service_pb2,
+    token_service_pb2_grpc,
+)
 
+HELD_SECONDS_MAX: Final = 30
 YEAR_SECONDS: Final = 365 * 86_400
 
 
-class Authority(token_service_pb2_grpc.TokenServiceServicer, audit_service_pb2_grpc.AuditServiceServicer):
-    """Tokens in a dictionary. `refusal`, once set, answers every call."""
+class Authority(
+    token_service_pb2_grpc.TokenServiceServicer,
+    audit_service_pb2_grpc.AuditServiceServicer,
+    fleet_service_pb2_grpc.FleetServiceServicer,
+):
+    """Tokens in a dictionary. `refusal`, once set, answers every call; `fleet_refusal` those about the fleet.
+
+    While `released` is not set, Revoke waits, as it does for a verifier that is slow.
+    """
 
     def __init__(self) -> None:
         self.address = ""
@@ -31,7 +47,14 @@ class Authority(token_service_pb2_grpc.TokenServiceServicer, audit_service_pb2_g
         self.bearers: list[str] = []
         self.request_ids: dict[str, str] = {}
         self.refusal: tuple[grpc.StatusCode, str, tuple[Message, ...]] | None = None
+        self.fleet_refusal: grpc.StatusCode | None = None
         self.propagation = token_service_pb2.PROPAGATION_COMPLETE
+        self.position = token_service_pb2.Position(epoch=b"e" * 16, number=7)
+        self.replicas: list[fleet_service_pb2.Replica] = []
+        self.watchers: list[fleet_service_pb2.Watcher] = []
+        self.released = threading.Event()
+        self.released.set()
+        self.deadlines_seconds: list[float] = []
 
     def add(self, subject: str = "ada", **fields: Any) -> str:
         """Makes a token and returns its secret."""
@@ -97,9 +120,20 @@ class Authority(token_service_pb2_grpc.TokenServiceServicer, audit_service_pb2_g
             "token_id": lambda _, token: token.token_id == request.token_id,
             "subject": lambda _, token: token.subject == request.subject,
             "issued_by": lambda _, token: token.issued_by == request.issued_by,
+            "all": lambda secret, token: (
+                secret != self.bearers[-1]
+                and token.created_at.ToNanoseconds() < request.all.issued_before.ToNanoseconds()
+            ),
         }
         wanted = matches[request.WhichOneof("target")]
-        response = token_service_pb2.RevokeResponse(propagation=self.propagation)
+        self.deadlines_seconds.append(context.time_remaining())
+        self.released.wait(HELD_SECONDS_MAX)
+        response = token_service_pb2.RevokeResponse(
+            propagation=self.propagation,
+            position=self.position,
+            replicas_count=len(self.replicas),
+            verifiers_count=len(self.watchers),
+        )
         response.effective_in.FromSeconds(30)
         for secret, token in self.tokens.items():
             if wanted(secret, token) and token.state == token_service_pb2.TOKEN_STATE_LIVE:
@@ -151,6 +185,15 @@ class Authority(token_service_pb2_grpc.TokenServiceServicer, audit_service_pb2_g
         page, following = _page(self.events, request)
         return audit_service_pb2.ListEventsResponse(events=page, next_page_token=following)
 
+    def ListWatchers(self, request: Any, context: Any) -> fleet_service_pb2.ListWatchersResponse:
+        self._admit(request, context)
+        if self.fleet_refusal is not None:
+            _refuse(context, self.fleet_refusal, "not for you", reason_detail("SCOPE_MISSING", scope="watchword.read"))
+        page, following = _page(self.watchers, request)
+        return fleet_service_pb2.ListWatchersResponse(
+            position=self.position, replicas=self.replicas, watchers=page, next_page_token=following
+        )
+
     def _admit(self, request: Message, context: Any) -> None:
         self.requests.append(request)
         self.bearers.append(bearer_token(context.invocation_metadata()))
@@ -164,6 +207,7 @@ def serving(authority: Authority, credentials: grpc.ServerCredentials | None = N
     """Serves it on a free loopback port, over TLS if there are credentials, for as long as the block."""
     server = grpc.server(ThreadPoolExecutor(max_workers=4))
     token_service_pb2_grpc.add_TokenServiceServicer_to_server(authority, server)
+    fleet_service_pb2_grpc.add_FleetServiceServicer_to_server(authority, server)
     audit_service_pb2_grpc.add_AuditServiceServicer_to_server(authority, server)
     port = (
         server.add_insecure_port("127.0.0.1:0")

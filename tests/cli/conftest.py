@@ -12,6 +12,7 @@ import pytest
 
 from tests.cli.authority import Authority, serving
 from tests.servers import WATCHWORD
+from watchword.v1.fleet_service_pb2 import Replica, Watcher
 
 PROCESS_SECONDS_MAX = 30
 
@@ -56,3 +57,24 @@ def watchword(offline: CommandLine, authority: Authority) -> CommandLine:
     offline.environment |= {"WATCHWORD_ADDRESS": authority.address, "WATCHWORD_TOKEN": secret}
     offline.caller = secret
     return offline
+
+
+@pytest.fixture
+def fleet(authority: Authority) -> None:
+    """Two servers: one has applied everything, the other waits for two of its verifiers."""
+    for name, number in (("one", 7), ("two", 5)):
+        replica = Replica(replica_id=name, name=f"server-{name}", watchers_count=1)
+        replica.applied.epoch, replica.applied.number = authority.position.epoch, number
+        replica.lease.FromSeconds(60)
+        replica.renewed_ago.FromSeconds(1)
+        authority.replicas.append(replica)
+    for replica_id, name, instance, lag, attached in (
+        ("one", "till", "web-1", 0, True),
+        ("two", "orders", "web-3", 2, True),
+        ("two", "cart", "web-4", 0, False),
+    ):
+        watcher = Watcher(
+            replica_id=replica_id, name=name, instance=instance, lag=lag, attached=attached, subject=f"{name}-service"
+        )
+        watcher.lease_remaining.FromSeconds(41)
+        authority.watchers.append(watcher)

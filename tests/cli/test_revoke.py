@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
+import select
 import subprocess
+from datetime import UTC, datetime, timedelta
 
+import grpc
 import pytest
 
 from tests.cli.authority import Authority
@@ -30,7 +34,7 @@ def test_pending_says_until_when(watchword: CommandLine, authority: Authority) -
     ended = watchword("revoke", "--no-wait", "--id", authority.tokens[secret].token_id)
     assert ended.returncode == 0
     assert "PENDING" in ended.stdout
-    assert "within 30s" in ended.stdout
+    assert "dead everywhere within 30s" in ended.stdout
     assert authority.requests[-1].no_wait  # type: ignore[attr-defined]
 
 
@@ -90,3 +94,121 @@ def test_two_targets_are_refused(watchword: CommandLine, authority: Authority) -
     ended = watchword("revoke", "--id", "x", "--subject", "y", "--yes")
     assert ended.returncode == 2
     assert authority.requests == []
+
+
+def test_complete_says_how_many_were_told(watchword: CommandLine, authority: Authority, fleet: None) -> None:
+    ended = watchword("revoke", stdin=authority.add())
+    assert ended.returncode == 0
+    assert re.search(r"COMPLETE: dead everywhere after [0-9.]+ m?s, 2 replicas, 3 verifiers", ended.stdout)
+
+
+def test_nothing_to_revoke_still_speaks_for_earlier_revocations(watchword: CommandLine, authority: Authority) -> None:
+    secret = authority.add()
+    assert watchword("revoke", stdin=secret).returncode == 0
+    assert "What was revoked before is dead everywhere." in watchword("revoke", stdin=secret).stderr
+
+
+def test_all_that_were_issued_before_an_instant_are_revoked_but_the_callers_own(
+    watchword: CommandLine, authority: Authority
+) -> None:
+    old, new = authority.add(), authority.add()
+    authority.tokens[old].created_at.FromJsonString("2026-01-31T11:59:59Z")
+    authority.tokens[new].created_at.FromJsonString("2026-01-31T12:00:00Z")
+    ended = watchword("revoke", "--all", "--issued-before", "2026-01-31T12:00:00Z", "--yes")
+    assert ended.returncode == 0, ended.stderr
+    states = [authority.tokens[secret].state for secret in (old, new, watchword.caller)]
+    assert states == [TOKEN_STATE_REVOKED, TOKEN_STATE_LIVE, TOKEN_STATE_LIVE]
+
+
+def test_issued_before_can_be_how_long_ago(watchword: CommandLine, authority: Authority) -> None:
+    before = datetime.now(UTC) - timedelta(hours=2)
+    watchword("revoke", "--all", "--issued-before", "2h", "--yes")
+    (request,) = authority.requests
+    assert isinstance(request, RevokeRequest)
+    named = request.all.issued_before.ToDatetime(tzinfo=UTC)
+    assert before <= named <= datetime.now(UTC) - timedelta(hours=2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--all", "--yes"], "--all and --issued-before belong together"),
+        (["--issued-before", "2h", "--yes"], "--all and --issued-before belong together"),
+        (["--all", "--issued-before", "2h", "--subject", "x", "--yes"], "more than one thing"),
+        (["--all", "--issued-before", "2h"], "add --yes"),
+        (["--all", "--issued-before", "yesterday", "--yes"], "2027-01-31T12:00:00Z"),
+        (["--id", "x", "--wait", "10ms"], "--no-wait"),
+        (["--id", "x", "--wait", "soon"], "90d"),
+    ],
+)
+def test_what_is_not_clear_revokes_nothing(
+    watchword: CommandLine, authority: Authority, arguments: list[str], says: str
+) -> None:
+    ended = watchword("revoke", *arguments)
+    assert ended.returncode == 2
+    assert says in ended.stderr
+    assert authority.requests == []
+
+
+def test_pending_after_the_wait_exits_7_and_says_for_whom_and_what_to_do(
+    watchword: CommandLine, authority: Authority, fleet: None
+) -> None:
+    authority.propagation = PROPAGATION_PENDING
+    ended = watchword("revoke", "--wait", "20s", stdin=authority.add())
+    assert ended.returncode == 7
+    assert "PENDING" in ended.stdout
+    assert "dead everywhere within 30s" in ended.stdout
+    assert "the verifier orders (web-3), 2 behind, lease for 41s more" in ended.stderr
+    assert "the verifier cart (web-4), 0 behind, its stream is lost" in ended.stderr
+    assert "web-1" not in ended.stderr
+    assert "watchword watchers --lagging" in ended.stderr
+    # The call's deadline is what the server waits by; `--timeout` is for other calls.
+    assert 15 < authority.deadlines_seconds[0] <= 20
+
+
+def test_pending_is_said_to_those_too_who_may_not_see_the_fleet(watchword: CommandLine, authority: Authority) -> None:
+    authority.propagation = PROPAGATION_PENDING
+    authority.fleet_refusal = grpc.StatusCode.PERMISSION_DENIED
+    ended = watchword("revoke", stdin=authority.add())
+    assert ended.returncode == 7
+    assert "dead everywhere within 30s" in ended.stdout
+    assert "not for you" not in ended.stderr
+
+
+def test_pending_in_json_is_one_object_and_the_exit_code(watchword: CommandLine, authority: Authority) -> None:
+    authority.propagation = PROPAGATION_PENDING
+    ended = watchword("revoke", "-o", "json", stdin=authority.add())
+    assert ended.returncode == 7
+    assert json.loads(ended.stdout)["effective_in"] == "30s"
+    assert ended.stderr == ""
+
+
+def test_a_terminal_sees_meanwhile_for_whom_it_waits(watchword: CommandLine, authority: Authority, fleet: None) -> None:
+    authority.released.clear()
+    ours, theirs = pty.openpty()
+    shown = b""
+    try:
+        process = subprocess.Popen(
+            [*WATCHWORD, "revoke"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=theirs,
+            text=True,
+            env={**watchword.environment, "TERM": "xterm", "COLUMNS": "300"},
+        )
+        assert process.stdin is not None
+        process.stdin.write(authority.add())
+        process.stdin.close()
+        while b"waits for the verifier orders (web-3)" not in shown:
+            ready, _, _ = select.select([ours], [], [], PROCESS_SECONDS_MAX)
+            assert ready, shown
+            shown += os.read(ours, 65_536)
+        authority.released.set()
+        assert process.stdout is not None
+        assert "dead everywhere" in process.stdout.read()
+        assert process.wait(PROCESS_SECONDS_MAX) == 0
+        process.stdout.close()
+    finally:
+        authority.released.set()
+        os.close(ours)
+        os.close(theirs)

@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated
 
 import typer
 
 from watchword_server.cli.connect import Session
-from watchword_server.cli.durations import parse_duration
-from watchword_server.cli.options import LimitOption, PageTokenOption
+from watchword_server.cli.options import LimitOption, PageTokenOption, when
 from watchword_server.cli.output import Column, instant, message_json
 from watchword_server.cli.pages import collect, note_more
-
-
-def _since(text: str) -> datetime:
-    try:
-        return datetime.now(UTC) - parse_duration(text)
-    except (ValueError, OverflowError):
-        pass
-    try:
-        parsed = datetime.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter("write how long ago (2h, 7d) or an instant (2027-01-31T12:00:00Z)") from None
-    # Without an offset it is UTC, as every instant in the output is.
-    return parsed if parsed.tzinfo is not None else parsed.replace(tzinfo=UTC)
 
 
 def list_events(
@@ -37,7 +23,7 @@ def list_events(
     ] = "",
     since: Annotated[
         datetime | None,
-        typer.Option(parser=_since, metavar="WHEN", help="At or after: 2h, 7d, 2027-01-31T12:00:00Z."),
+        typer.Option(parser=when, metavar="WHEN", help="At or after: 2h, 7d, 2027-01-31T12:00:00Z."),
     ] = None,
     limit: LimitOption = 100,
     page_token: PageTokenOption = "",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, Self, TypeVar
 
 from watchword_server.cli.errors import CommandError, ExitCode, from_rpc_error
 from watchword_server.cli.output import Output
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import grpc
 
     from watchword.v1.audit_service_pb2_grpc import AuditServiceStub
+    from watchword.v1.fleet_service_pb2_grpc import FleetServiceStub
     from watchword.v1.token_service_pb2_grpc import TokenServiceStub
 
 ADDRESS_DEFAULT: Final = "127.0.0.1:7600"
@@ -177,22 +178,58 @@ class Session:
         return AuditServiceStub(self._channel)
 
     @property
+    def fleet(self) -> FleetServiceStub:
+        from watchword.v1.fleet_service_pb2_grpc import FleetServiceStub
+
+        return FleetServiceStub(self._channel)
+
+    @property
     def own_secret(self) -> str:
         """The caller's token, to ask the server about itself."""
         return self._credential.secret
 
-    def call(self, method: grpc.UnaryUnaryMultiCallable[Q, R], request: Q) -> R:
-        """One call within the time limit. Raises CommandError for every failure."""
+    def call(self, method: grpc.UnaryUnaryMultiCallable[Q, R], request: Q, timeout_seconds: float | None = None) -> R:
+        """One call, within the session's time limit unless it has its own. Raises CommandError for every failure."""
+        return self.begin(method, request, timeout_seconds).result()
+
+    def begin(
+        self, method: grpc.UnaryUnaryMultiCallable[Q, R], request: Q, timeout_seconds: float | None = None
+    ) -> PendingCall[R]:
+        """Starts one call."""
+        future = method.future(
+            request,
+            timeout=self._timeout_seconds if timeout_seconds is None else timeout_seconds,
+            metadata=(("authorization", f"Bearer {self._credential.secret}"),),
+        )
+        return PendingCall(future, self._endpoint.address, self._credential.source)
+
+
+class PendingCall(Generic[R]):
+    """A call under way."""
+
+    def __init__(self, future: grpc.Future[R], address: str, credential_source: str) -> None:
+        self._future = future
+        self._address = address
+        self._credential_source = credential_source
+
+    def ended_within(self, seconds: float) -> bool:
+        """Waits so long at most; whether it is over."""
         import grpc
 
         try:
-            return method(
-                request,
-                timeout=self._timeout_seconds,
-                metadata=(("authorization", f"Bearer {self._credential.secret}"),),
-            )
+            self._future.exception(seconds)
+        except grpc.FutureTimeoutError:
+            return False
+        return True
+
+    def result(self) -> R:
+        """Waits for its end. Raises CommandError."""
+        import grpc
+
+        try:
+            return self._future.result()
         except grpc.RpcError as error:
-            raise from_rpc_error(error, self._endpoint.address, self._credential.source) from None
+            raise from_rpc_error(error, self._address, self._credential_source) from None
 
 
 def open_channel(endpoint: Endpoint) -> grpc.Channel:

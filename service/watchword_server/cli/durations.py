@@ -1,9 +1,9 @@
-"""Lengths of time as people type and read them: `90d`, `12h`, `1h30m`."""
+"""Lengths of time and instants as people type and read them: `90d`, `1h30m`; `2h` ago, `2027-01-31T12:00:00Z`."""
 
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 # durationpy skips what it does not know between two parts ("1h!30m") and has `mm` for months, which looks like a typing
@@ -23,6 +23,20 @@ def parse_duration(text: str) -> timedelta:
         return durationpy.from_str(text)
     except (durationpy.DurationError, OverflowError) as error:
         raise ValueError("that is longer than time can be counted") from error
+
+
+def parse_when(text: str, now: datetime) -> datetime:
+    """Reads an instant, or how long before `now` it was. Raises ValueError that says how to write it."""
+    try:
+        return now - parse_duration(text)
+    except (ValueError, OverflowError):
+        pass
+    try:
+        parsed = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError("write how long ago (2h, 7d) or an instant (2027-01-31T12:00:00Z)") from None
+    # Without an offset it is UTC, as every instant in the output is.
+    return parsed if parsed.tzinfo is not None else parsed.replace(tzinfo=UTC)
 
 
 def format_duration(length: timedelta) -> str:

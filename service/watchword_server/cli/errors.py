@@ -31,6 +31,8 @@ class ExitCode(enum.IntEnum):
     """No credential, one that is not accepted, or one that does not allow this."""
     CONFLICT = 6
     """It exists already: a request id, a scope of another owner, an administrator."""
+    PENDING = 7
+    """Revoked for good, and somewhere it may still be accepted for a while."""
     INTERNAL = 70
     """A defect, or a server that answers in ways this version does not know."""
     CONFIGURATION = 78

@@ -10,8 +10,8 @@ from uuid import uuid4
 import typer
 
 from watchword_server.cli.connect import Session
-from watchword_server.cli.durations import parse_duration
 from watchword_server.cli.errors import CommandError, ExitCode
+from watchword_server.cli.options import duration
 from watchword_server.cli.output import message_json
 from watchword_server.cli.show_token import show_token
 
@@ -23,13 +23,6 @@ _GRANT_HELP: Final = (
     "What the token's holder may put into tokens it issues: scopes=a.*,b.*,subjects=team/*,audiences=orders or the "
     "same as JSON. Repeat for more grants."
 )
-
-
-def _ttl(text: str) -> timedelta:
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
 
 
 def issue(
@@ -45,7 +38,9 @@ def issue(
     grant: Annotated[list[str] | None, typer.Option(help=_GRANT_HELP)] = None,
     ttl: Annotated[
         timedelta | None,
-        typer.Option(parser=_ttl, metavar="DURATION", help="How long it lives: 90d, 12h, 30m. [default: the server's]"),
+        typer.Option(
+            parser=duration, metavar="DURATION", help="How long it lives: 90d, 12h, 30m. [default: the server's]"
+        ),
     ] = None,
     name: Annotated[str, typer.Option(help="A label for people.", show_default=False)] = "",
     metadata: Annotated[

@@ -6,12 +6,14 @@ import functools
 import inspect
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, get_type_hints
 
 import typer
 
 from watchword_server.cli.connect import ADDRESS_DEFAULT, Session, endpoint, find_credential
+from watchword_server.cli.durations import parse_duration, parse_when
 from watchword_server.cli.output import Output, OutputFormat
 
 _CONNECTION: Final = "Connection"
@@ -77,6 +79,24 @@ PlaintextOption = Annotated[
         rich_help_panel=_CONNECTION,
     ),
 ]
+
+
+def duration(text: str) -> timedelta:
+    """An option's parser: a length of time."""
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def when(text: str) -> datetime:
+    """An option's parser: an instant, or how long ago it was."""
+    try:
+        return parse_when(text, datetime.now(UTC))
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 LimitOption = Annotated[int, typer.Option(min=1, max=1_000_000, help="At most so many.")]
 PageTokenOption = Annotated[
     str, typer.Option(help="Go on where an earlier list ended: its next_page_token.", show_default=False)

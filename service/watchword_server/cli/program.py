@@ -18,13 +18,14 @@ from watchword_server.cli import (
     serve,
     tokens,
     validate,
+    watchers,
 )
 from watchword_server.cli.options import remote
 
 _OPERATE: Final = "Operate the server"
 _EPILOG: Final = (
     "Exit codes: 0 done or active, 1 the answer is no, 2 usage, 3 unavailable, 4 nothing matched, 5 denied, "
-    "6 conflict, 70 defect, 78 configuration."
+    "6 conflict, 7 revoked but pending, 70 defect, 78 configuration."
 )
 
 
@@ -53,6 +54,7 @@ def build() -> typer.Typer:
         register=remote(scopes.register),
     )
     _group(program, "audit", "Who did what.", list=remote(audit.list_events))
+    program.command("watchers")(remote(watchers.watchers))
     program.command("serve", rich_help_panel=_OPERATE)(serve.serve)
     program.command("bootstrap", rich_help_panel=_OPERATE)(bootstrap.bootstrap)
     program.command("doctor", rich_help_panel=_OPERATE)(doctor.doctor)

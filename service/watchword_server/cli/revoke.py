@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -13,14 +13,17 @@ import typer
 from watchword_server.cli.connect import Session
 from watchword_server.cli.durations import format_duration
 from watchword_server.cli.errors import CommandError, ExitCode
-from watchword_server.cli.output import message_json
+from watchword_server.cli.options import duration, when
+from watchword_server.cli.output import instant, message_json
 from watchword_server.cli.secrets_input import read_secret
+from watchword_server.cli.waiting import in_words, seconds_text, wait_with_line, waited_for
 
 if TYPE_CHECKING:
     from watchword.v1.token_service_pb2 import RevokeRequest, RevokeResponse
 
 _PROMPT: Final = "Token to revoke (not shown): "
 _COUNT_MAX: Final = 1_000
+_WAIT_DEFAULT: Final = "75s"
 
 
 def revoke(
@@ -31,6 +34,13 @@ def revoke(
     issued_by: Annotated[
         str, typer.Option(metavar="TOKEN_ID", help="Every token issued by the one with this id.", show_default=False)
     ] = "",
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every token there is, save your own. Needs --issued-before.")
+    ] = False,
+    issued_before: Annotated[
+        datetime | None,
+        typer.Option(parser=when, metavar="WHEN", help="With --all: those issued before 2h ago, or an instant."),
+    ] = None,
     file: Annotated[
         Path | None, typer.Option("--file", help="Where the token is. [default: standard input, or a prompt]")
     ] = None,
@@ -40,44 +50,80 @@ def revoke(
     reason: Annotated[
         str, typer.Option(help="For the audit log: LEAKED, ROTATED, RETIRED, or words.", show_default=False)
     ] = "",
+    wait: Annotated[
+        timedelta,
+        typer.Option(
+            parser=duration, metavar="DURATION", help="How long to wait until no verifier accepts them any more."
+        ),
+    ] = _WAIT_DEFAULT,  # type: ignore[assignment]  # the parser reads defaults too
     no_wait: Annotated[
         bool, typer.Option("--no-wait", help="Return once it is durable, not once every verifier knows.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before revoking many.")] = False,
 ) -> None:
-    """End tokens: one by its secret (standard input) or its id, or many by subject or issuer.
+    """End tokens: one by its secret (standard input) or its id, or many by subject or issuer, or all.
 
-    Exit code 4 if nothing matched. Revoking twice does no harm.
+    Waits until no verifier accepts them any more, and says how far it got if that takes longer than --wait: then the
+    exit code is 7, and they are revoked for good all the same. 4 if nothing matched. Revoking twice does no harm.
     """
-    from watchword.v1.token_service_pb2 import RevokeRequest
+    from watchword.v1.token_service_pb2 import Propagation, RevokeRequest
 
-    if sum(map(bool, (token_id, subject, issued_by, file))) > 1:
+    if sum(map(bool, (token_id, subject, issued_by, everything, file))) > 1:
         raise CommandError(
             "more than one thing to revoke was named",
-            "Give one of --id, --subject, --issued-by, --file.",
+            "Give one of --id, --subject, --issued-by, --all, --file.",
             ExitCode.USAGE,
         )
+    if everything != (issued_before is not None):
+        raise CommandError(
+            "--all and --issued-before belong together",
+            "Say which are meant: --all --issued-before 2h, or with an instant.",
+            ExitCode.USAGE,
+        )
+    if wait < timedelta(seconds=1):
+        raise CommandError("--wait is under a second", "To return at once, use --no-wait.", ExitCode.USAGE)
     request = RevokeRequest(reason=reason, cascade=cascade, no_wait=no_wait)
-    if token_id:
-        request.token_id = token_id
-    elif subject:
-        request.subject = subject
-    elif issued_by:
-        request.issued_by = issued_by
-    else:
+    if issued_before is not None:
+        request.all.issued_before.FromDatetime(issued_before)
+    elif not _named(request, token_id=token_id, subject=subject, issued_by=issued_by):
         request.token = read_secret(file, _PROMPT)
-    if not yes and (cascade or subject or issued_by):
+    if not yes and (cascade or subject or issued_by or everything):
         _confirm(session, request)
     started_at_seconds = time.monotonic()
-    response = session.call(session.tokens.Revoke, request)
+    response = _revoked(session, request, wait)
     _show(session, response, time.monotonic() - started_at_seconds)
     if response.revoked_count == 0:
         raise CommandError(
-            "nothing matched: no token that was not already revoked",
+            f"nothing matched: no token that was not already revoked. {_of_earlier_ones(response)}",
             "Look it up: watchword tokens list --all-states (with --subject or --issued-by).",
             ExitCode.NOTHING_MATCHED,
             "NOTHING_MATCHED",
         )
+    if response.propagation != Propagation.PROPAGATION_COMPLETE and not no_wait:
+        _tell_pending(session, response)
+        raise typer.Exit(ExitCode.PENDING)
+
+
+def _named(request: RevokeRequest, **targets: str) -> bool:
+    """Sets the one of the targets that was given; False if none was."""
+    for name, value in targets.items():
+        if value:
+            setattr(request, name, value)
+            return True
+    return False
+
+
+def _revoked(session: Session, request: RevokeRequest, wait: timedelta) -> RevokeResponse:
+    try:
+        # The server waits as long as the call may take, less a little for its answer.
+        if request.no_wait:
+            return session.call(session.tokens.Revoke, request)
+        return wait_with_line(session, session.begin(session.tokens.Revoke, request, wait.total_seconds()))
+    except KeyboardInterrupt:
+        session.output.note(
+            "Interrupted. Whether it is revoked is not known, and neither how far it has reached: run it again."
+        )
+        raise
 
 
 def _confirm(session: Session, request: RevokeRequest) -> None:
@@ -88,19 +134,27 @@ def _confirm(session: Session, request: RevokeRequest) -> None:
             ExitCode.USAGE,
             "CONFIRMATION_NEEDED",
         )
-    what = {
-        "token": "this token",
-        "token_id": f"the token {request.token_id}",
-        "subject": f"every token of {request.subject!r}{_count(session, request)}",
-        "issued_by": f"every token issued by {request.issued_by}{_count(session, request)}",
-    }[request.WhichOneof("target") or "token"]
     with_descendants = " and everything issued with it, to the leaves" if request.cascade else ""
-    session.output.note(f"This revokes {what}{with_descendants}. It cannot be undone.")
+    session.output.note(f"This revokes {_what(session, request)}{with_descendants}. It cannot be undone.")
     sys.stderr.write("Go on? [y/N] ")
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         session.output.note("Nothing was revoked.")
         raise typer.Exit(ExitCode.NO)
+
+
+def _what(session: Session, request: RevokeRequest) -> str:
+    match request.WhichOneof("target"):
+        case "token_id":
+            return f"the token {request.token_id}"
+        case "subject":
+            return f"every token of {request.subject!r}{_count(session, request)}"
+        case "issued_by":
+            return f"every token issued by {request.issued_by}{_count(session, request)}"
+        case "all":
+            return f"EVERY token issued before {instant(request.all.issued_before)}, save the one you call with"
+        case _:
+            return "this token"
 
 
 def _count(session: Session, request: RevokeRequest) -> str:
@@ -124,15 +178,47 @@ def _show(session: Session, response: RevokeResponse, elapsed_seconds: float) ->
     if output.is_json:
         output.json(message_json(response) | {"elapsed_seconds": round(elapsed_seconds, 6)})
         return
-    took = format_duration(timedelta(seconds=elapsed_seconds))
     if response.revoked_count == 0:
         return
+    took = seconds_text(elapsed_seconds)
     if response.propagation == Propagation.PROPAGATION_COMPLETE:
-        reached = f"COMPLETE in {took}: no verifier accepts {'it' if response.revoked_count == 1 else 'them'} any more"
+        reached = f"COMPLETE: dead everywhere after {took}, {_fleet(response)}"
     else:
-        limit = timedelta(seconds=response.effective_in.seconds, microseconds=response.effective_in.nanos // 1000)
-        reached = (
-            f"PENDING after {took}: durable, and in effect everywhere within {format_duration(limit)}. "
-            "Run the command again to wait for it."
-        )
-    output.record([("revoked", str(response.revoked_count)), ("propagation", reached)])
+        reached = f"PENDING after {took}: revoked for good, and dead everywhere within {_effective_in(response)}"
+    out_of_reach = str(response.out_of_reach_count) if response.out_of_reach_count else ""
+    output.record(
+        [("revoked", str(response.revoked_count)), ("out of your reach", out_of_reach), ("propagation", reached)]
+    )
+
+
+def _fleet(response: RevokeResponse) -> str:
+    replicas, verifiers = response.replicas_count, response.verifiers_count
+    return f"{replicas} replica{'s' * (replicas != 1)}, {verifiers} verifier{'s' * (verifiers != 1)}"
+
+
+def _effective_in(response: RevokeResponse) -> str:
+    limit = response.effective_in
+    return format_duration(timedelta(seconds=limit.seconds, microseconds=limit.nanos // 1000))
+
+
+def _of_earlier_ones(response: RevokeResponse) -> str:
+    """A revocation that ends nothing waits all the same: it speaks for those before it."""
+    from watchword.v1.token_service_pb2 import Propagation
+
+    if response.propagation == Propagation.PROPAGATION_COMPLETE:
+        return "What was revoked before is dead everywhere."
+    return f"What was revoked before is dead everywhere within {_effective_in(response)}."
+
+
+def _tell_pending(session: Session, response: RevokeResponse) -> None:
+    try:
+        whom = waited_for(session, response.position)
+    except CommandError:
+        whom = []
+    if whom:
+        session.output.note(f"Waits for {in_words(whom)}.")
+    session.output.note(
+        "Until then a verifier that has not heard of it may still accept what is in its cache. Nothing more has to be"
+        f" done: wait {_effective_in(response)}, or stop it. `watchword watchers --lagging` shows whom; running this"
+        " again waits again."
+    )
