@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from psycopg import conninfo
 
 from tests.store.support import WAIT_SECONDS_MAX, until, waiting_for_locks
+from tests.store.test_connection_loss import Silence, through
 from watchword_server.store.contract import NewReplica, ReplicaRow, StoreUnavailableError, WatcherRow
 from watchword_server.store.database import Database
 from watchword_server.store.fleet import PostgresFleet
@@ -22,9 +25,9 @@ async def fleet(database: Database) -> AsyncIterator[PostgresFleet]:
     await made.close()
 
 
-async def listening(database: Database) -> PostgresFleet:
+async def listening(database: Database, *, ping_seconds: float = 5) -> PostgresFleet:
     """One that hears of news."""
-    made = PostgresFleet(database)
+    made = PostgresFleet(database, ping_seconds=ping_seconds)
     heard = asyncio.ensure_future(made.wait_for_news(WAIT_SECONDS_MAX))
     made.open()
     await heard
@@ -228,6 +231,32 @@ async def test_writes_that_hang_are_bounded(fleet: PostgresFleet, plain: psycopg
         assert (await only_replica(fleet)).applied is None
         holder.commit()
     assert all(await asyncio.gather(*publishing))
+
+
+async def test_writes_to_a_server_that_fell_silent_do_not_hang(ready_dsn: str, tmp_path: Path) -> None:
+    """A frozen machine says nothing, not even that it is gone. Whoever writes hears so once the listener knows."""
+    given = conninfo.conninfo_to_dict(ready_dsn)
+    silence = Silence(str(given.get("host", "localhost")), int(given.get("port") or 5432))
+    async with through(silence, ready_dsn, tmp_path) as dsn:
+        database = await Database.open(dsn, pool_size_max=2, connect_timeout_seconds=1)
+        fleet = await listening(database, ping_seconds=0.5)
+        key, epoch = await joined(fleet)
+        silence.begin()
+        async with asyncio.timeout(WAIT_SECONDS_MAX):
+            for _ in range(2):
+                with pytest.raises(StoreUnavailableError):
+                    await fleet.renew(key, epoch)
+        silence.end()
+
+        async def renewed() -> bool:
+            try:
+                return await fleet.renew(key, epoch)
+            except StoreUnavailableError:
+                return False
+
+        assert await until(renewed)
+        await fleet.close()
+        await database.close()
 
 
 def watcher(replica: UUID, number: int, *, lag: int = 0) -> WatcherRow:

@@ -64,12 +64,7 @@ class Writes:
             task.exception()  # Seen, even when the caller left.
 
     async def close(self) -> None:
-        """Waits for what is under way. Cancelled, it gives that up; Postgres then takes it back."""
+        """Begins none any more, and waits for those under way."""
         self._closed = True
-        try:
-            if self._under_way:
-                await asyncio.wait(self._under_way)
-        except asyncio.CancelledError:
-            for task in self._under_way:
-                task.cancel()
-            raise
+        if self._under_way:
+            await asyncio.wait(self._under_way)

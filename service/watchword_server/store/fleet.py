@@ -19,11 +19,11 @@ from watchword_server.store.contract import (
     StoreError,
     WatcherRow,
 )
-from watchword_server.store.database import WRITE_ATTEMPTS_MAX, Database, query
+from watchword_server.store.database import WRITE_ATTEMPTS_MAX, Connection, Database, query
 from watchword_server.store.durable import Writes
 from watchword_server.store.feed import page_of
 from watchword_server.store.kept import Kept
-from watchword_server.store.listener import CHANNEL, Listener
+from watchword_server.store.listener import CHANNEL, PING_SECONDS, Listener
 
 CONNECTIONS_MAX: Final = 5
 """How many a fleet opens at most: its lanes, and the listener's."""
@@ -37,10 +37,14 @@ _CLOSE_SECONDS_MAX: Final = 5.0
 class PostgresFleet:
     """Implements watchword_server.store.contract.Fleet."""
 
-    def __init__(self, database: Database, *, read_timeout_seconds: float = 5) -> None:
-        self._kept = Kept(lambda: database.connect(generic_plans=True))
-        self._listener = Listener(database.connect)
-        # A write has no timeout: one that was given up might still happen.
+    def __init__(
+        self, database: Database, *, read_timeout_seconds: float = 5, ping_seconds: float = PING_SECONDS
+    ) -> None:
+        self._database = database
+        self._connections: set[Connection] = set()
+        self._kept = Kept(self._connect)
+        self._listener = Listener(database.connect, lost=self._hang_up, ping_seconds=ping_seconds)
+        # A write has none: it may have to wait for a standby as long as that takes.
         self._read_timeout_seconds = read_timeout_seconds
         self._reading = asyncio.Semaphore(_READ_LANES)
         self._writing = asyncio.Semaphore(_WRITE_LANES)
@@ -52,11 +56,13 @@ class PostgresFleet:
 
     async def close(self) -> None:
         """Waits a little for writes under way, and closes all connections."""
-        await self._listener.close()
-        with suppress(TimeoutError):
+        try:
             async with asyncio.timeout(_CLOSE_SECONDS_MAX):
                 await self._writes.close()
+        except TimeoutError:
+            self._hang_up()
         await self._kept.close()
+        await self._listener.close()
 
     async def epoch(self) -> UUID:
         """See the contract."""
@@ -141,6 +147,20 @@ class PostgresFleet:
     async def wait_for_news(self, timeout_seconds: float) -> None:
         """See the contract."""
         await self._listener.wait(timeout_seconds)
+
+    async def _connect(self) -> Connection:
+        connection = await self._database.connect(generic_plans=True)
+        self._connections.add(connection)
+        connection.add_termination_listener(self._connections.discard)
+        return connection
+
+    def _hang_up(self) -> None:
+        """Ends all connections: the server is gone, or says nothing, and what waits for it would wait for ever.
+
+        That cancels nothing: a commit that waits for its standby goes on, and whoever asked does not know of it.
+        """
+        for connection in tuple(self._connections):
+            connection.terminate()
 
     async def _read(self, name: str, *arguments: object) -> Sequence[Any]:
         async with self._reading:

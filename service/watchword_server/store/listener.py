@@ -17,8 +17,7 @@ from watchword_server.store.database import DRIVER_ERRORS, Connection
 
 CHANNEL: Final = "watchword_news"
 # asyncpg never notices a dead peer by itself on a connection that only listens.
-_PING_SECONDS: Final = 5.0
-_PING_TIMEOUT_SECONDS: Final = 5.0
+PING_SECONDS: Final = 5.0
 _BACKOFF_SECONDS_MIN: Final = 0.1
 _BACKOFF_SECONDS_MAX: Final = 5.0
 
@@ -26,8 +25,17 @@ _BACKOFF_SECONDS_MAX: Final = 5.0
 class Listener:
     """Wakes whoever waits for news. A connection made anew is news too: nobody knows what was missed without it."""
 
-    def __init__(self, connect: Callable[[], Awaitable[Connection]]) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[Connection]],
+        *,
+        lost: Callable[[], None],
+        ping_seconds: float = PING_SECONDS,
+    ) -> None:
+        """`lost` is called whenever the connection ended, or led to a server that says nothing."""
         self._connect = connect
+        self._lost = lost
+        self._ping_seconds = ping_seconds
         self._next = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -50,9 +58,10 @@ class Listener:
                     await connection.add_listener(CHANNEL, self._tell)
                     self._tell()
                     backoff_seconds = _BACKOFF_SECONDS_MIN
-                    await _watched(connection)
+                    await self._watched(connection)
                 finally:
                     connection.terminate()
+                    self._lost()
             # Not all servers at the same moment.
             await asyncio.sleep(backoff_seconds * random.uniform(0.5, 1))  # noqa: S311  # nobody gains by guessing it
             backoff_seconds = min(2 * backoff_seconds, _BACKOFF_SECONDS_MAX)
@@ -67,15 +76,14 @@ class Listener:
             self._task.cancel()
             await asyncio.wait([self._task])
 
-
-async def _watched(connection: Connection) -> None:
-    """Returns, or raises a driver's error, when the connection has ended or leads to a standby."""
-    ended = asyncio.Event()
-    connection.add_termination_listener(lambda _: ended.set())
-    while not ended.is_set() and not connection.is_closed():
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_PING_SECONDS):
-                await ended.wait()
-                return
-        if await connection.fetchval("select pg_is_in_recovery()", timeout=_PING_TIMEOUT_SECONDS):
-            raise asyncpg.ReadOnlySQLTransactionError("the server was demoted")
+    async def _watched(self, connection: Connection) -> None:
+        """Returns, or raises a driver's error, when the connection has ended or leads to a standby."""
+        ended = asyncio.Event()
+        connection.add_termination_listener(lambda _: ended.set())
+        while not ended.is_set() and not connection.is_closed():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._ping_seconds):
+                    await ended.wait()
+                    return
+            if await connection.fetchval("select pg_is_in_recovery()", timeout=self._ping_seconds):
+                raise asyncpg.ReadOnlySQLTransactionError("the server was demoted")
