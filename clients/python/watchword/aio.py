@@ -2,12 +2,20 @@
 
     server = grpc.aio.server(interceptors=[ServerInterceptor(verifier, Policy(orders_pb2.DESCRIPTOR))])
 
-where `verifier` is RemoteVerifier(connect("authority:7600", token=TokenFile("..."))).
+where `verifier` is CachingVerifier(connect("authority:7600", token=TokenFile("..."))).
 """
 
 from watchword.credentials.client_aio import bearer_interceptors, connect
 from watchword.credentials.plugin import call_credentials
 from watchword.interceptor.server_aio import ServerInterceptor
+from watchword.verifier.caching_aio import CachingVerifier
 from watchword.verifier.remote_aio import RemoteVerifier
 
-__all__ = ["RemoteVerifier", "ServerInterceptor", "bearer_interceptors", "call_credentials", "connect"]
+__all__ = [
+    "CachingVerifier",
+    "RemoteVerifier",
+    "ServerInterceptor",
+    "bearer_interceptors",
+    "call_credentials",
+    "connect",
+]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from uuid import UUID
@@ -20,6 +21,7 @@ from watchword.token import (
     new_token,
     new_token_id,
     parse_token,
+    parse_token_id,
 )
 from watchword.verifier.contract import PeerName, VerifierUnavailableError
 from watchword.verifier.verdict import Active, Inactive, Insufficient, Verdict
@@ -45,9 +47,13 @@ class FakeAuthority:
     def __init__(self, *, token_prefix: str = PREFIX_DEFAULT, clock: Callable[[], float] = time.monotonic) -> None:
         self.token_prefix = check_prefix(token_prefix)
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._issued: dict[UUID, _Issued] = {}
         self._outages = 0
+        self._changes: list[str] = []
+        self._listeners: list[Callable[[int, str], None]] = []
+        self.epoch = secrets.token_bytes(16)
+        """As the positions of every authority have one."""
         self.checks_count = 0
         """How many checks were answered or failed since the beginning."""
 
@@ -83,7 +89,37 @@ class FakeAuthority:
             if found is None or found.revoked:
                 return False
             found.revoked = True
+            self._changes.append(found.identity.token_id)
+            for listener in self._listeners:
+                listener(len(self._changes), found.identity.token_id)
             return True
+
+    def still(self) -> AbstractContextManager[object]:
+        """Inside nothing is revoked."""
+        return self._lock
+
+    @property
+    def position(self) -> int:
+        """How many tokens were revoked."""
+        return len(self._changes)
+
+    def listen(self, listener: Callable[[int, str], None]) -> Callable[[], None]:
+        """Has `listener` called with the position and the token's id at each revocation, before any check can see it.
+        Gives what ends that.
+        """
+        with self._lock:
+            self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def changes_after(self, position: int) -> list[tuple[int, str]]:
+        """What was revoked after `position`, with the position of each."""
+        return list(enumerate(self._changes, start=1))[position:]
+
+    def remaining_seconds(self, token_id: str) -> float:
+        """Until the token ends; 0 if it is unknown or has ended."""
+        with self._lock:
+            found = self._issued.get(parse_token_id(token_id))
+            return 0.0 if found is None or found.revoked else max(0.0, found.ends_at - self._clock())
 
     @contextmanager
     def unavailable(self) -> Iterator[None]:

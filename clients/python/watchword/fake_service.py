@@ -11,30 +11,46 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 
 from watchword.fake_authority import TTL_SECONDS_DEFAULT, FakeAuthority
+from watchword.fake_watch import FakeWatch
 from watchword.identity import Identity, current_identity
 from watchword.interceptor.denial import RETRY_DELAY_SECONDS
 from watchword.interceptor.server_sync import ServerInterceptor
+from watchword.lease import LEASE_SECONDS_DEFAULT
 from watchword.policy import AUTHENTICATED, Policy
 from watchword.scope import RESERVED
 from watchword.status import details_trailer, reason_detail, retry_detail
 from watchword.token import ID_LENGTH, MalformedTokenError
 from watchword.v1 import token_service_pb2 as pb
 from watchword.v1 import token_service_pb2_grpc as pb_grpc
+from watchword.v1 import verifier_service_pb2_grpc as verifier_pb_grpc
 from watchword.verifier.contract import VerifierUnavailableError
-from watchword.verifier.verdict import Active, Insufficient, Verdict
+from watchword.verifier.verdict import Active, Inactive
 
-THREADS_COUNT: Final = 8
+# Each watch holds one.
+THREADS_COUNT: Final = 24
+INACTIVE_SECONDS: Final = 60
 GRACE_SECONDS: Final = 1.0
 _SERVICE: Final = "/watchword.v1.TokenService/"
 
 
 @contextmanager
-def serve(authority: FakeAuthority, address: str = "127.0.0.1:0") -> Iterator[str]:
+def serve(
+    authority: FakeAuthority,
+    address: str = "127.0.0.1:0",
+    *,
+    lease_seconds: float = LEASE_SECONDS_DEFAULT,
+    watch: FakeWatch | None = None,
+) -> Iterator[str]:
     """Serves `authority` in the clear on a loopback port and gives `host:port`, until the end of the block.
 
     Of TokenService there are Issue, Validate, BatchValidate, Revoke (of a whole token) and RegisterScopes (which only
     agrees); callers need tokens as they do with Watchword, for the audience `watchword`. Grants are not imitated.
+
+    Caching verifiers may watch and are granted leases of `lease_seconds`. Revoke answers when each of them knows, or
+    its lease has run out; FakeAuthority.revoke does not wait for them. Up to 16 may watch at a time. `watch`, instead
+    of `lease_seconds`, is for tests that make watches fail.
     """
+    watch = watch or FakeWatch(authority, lease_seconds)
     policy = Policy(
         table={
             _SERVICE + "Issue": ["watchword.issue"],
@@ -42,6 +58,7 @@ def serve(authority: FakeAuthority, address: str = "127.0.0.1:0") -> Iterator[st
             _SERVICE + "BatchValidate": ["watchword.validate"],
             _SERVICE + "Revoke": AUTHENTICATED,
             _SERVICE + "RegisterScopes": ["watchword.register"],
+            "/watchword.v1.VerifierService/Watch": ["watchword.validate"],
         }
     )
     server = grpc.server(
@@ -50,8 +67,9 @@ def serve(authority: FakeAuthority, address: str = "127.0.0.1:0") -> Iterator[st
         options=[("grpc.so_reuseport", 0)],
     )
     # The generated base answers UNIMPLEMENTED for what is not imitated.
-    servicer = _TokenService(authority)  # type: ignore[abstract]
+    servicer = _TokenService(authority, watch)  # type: ignore[abstract]
     pb_grpc.add_TokenServiceServicer_to_server(servicer, server)
+    verifier_pb_grpc.add_VerifierServiceServicer_to_server(watch, server)
     port = server.add_insecure_port(address)
     server.start()
     try:
@@ -61,8 +79,9 @@ def serve(authority: FakeAuthority, address: str = "127.0.0.1:0") -> Iterator[st
 
 
 class _TokenService(pb_grpc.TokenServiceServicer):
-    def __init__(self, authority: FakeAuthority) -> None:
+    def __init__(self, authority: FakeAuthority, watch: FakeWatch) -> None:
         self._authority: Final = authority
+        self._watch: Final = watch
 
     def Issue(self, request: pb.IssueRequest, context: grpc.ServicerContext) -> pb.IssueResponse:
         self._refuse_in_outage(context)
@@ -105,7 +124,13 @@ class _TokenService(pb_grpc.TokenServiceServicer):
             count = int(self._authority.revoke(request.token))
         except MalformedTokenError:
             count = 0
-        return pb.RevokeResponse(revoked_count=count, propagation=pb.PROPAGATION_COMPLETE)
+        verifiers_count = self._watch.wait_everywhere(self._authority.position)
+        return pb.RevokeResponse(
+            revoked_count=count,
+            propagation=pb.PROPAGATION_COMPLETE,
+            replicas_count=1,
+            verifiers_count=verifiers_count,
+        )
 
     def RegisterScopes(
         self, request: pb.RegisterScopesRequest, context: grpc.ServicerContext
@@ -116,11 +141,20 @@ class _TokenService(pb_grpc.TokenServiceServicer):
     def _validate(
         self, request: pb.ValidateRequest, caller: Identity, context: grpc.ServicerContext
     ) -> pb.ValidateResponse:
+        # Before the verdict: it holds at this position, and perhaps at later ones.
+        position = pb.Position(epoch=self._authority.epoch, number=self._authority.position)
         try:
             verdict = self._authority.judge(request.token, request.required_scopes, caller.subject)
         except VerifierUnavailableError:
             _abort_unavailable(context)
-        return _response(verdict)
+        if isinstance(verdict, Inactive):
+            cacheable_for = Duration(seconds=INACTIVE_SECONDS)
+            return pb.ValidateResponse(inactive=pb.InactiveToken(), position=position, cacheable_for=cacheable_for)
+        active = _active(verdict.identity, self._authority.remaining_seconds(verdict.identity.token_id))
+        if isinstance(verdict, Active):
+            return pb.ValidateResponse(active=active, position=position, cacheable_for=active.remaining)
+        insufficient = pb.InsufficientToken(token=active, missing_scopes=verdict.missing_scopes)
+        return pb.ValidateResponse(insufficient=insufficient, position=position, cacheable_for=active.remaining)
 
     def _refuse_in_outage(self, context: grpc.ServicerContext) -> None:
         try:
@@ -137,23 +171,12 @@ def _abort_unavailable(context: grpc.ServicerContext) -> NoReturn:
     context.abort(code, message)
 
 
-def _response(verdict: Verdict) -> pb.ValidateResponse:
-    if isinstance(verdict, Active):
-        return pb.ValidateResponse(active=_active(verdict.identity))
-    if isinstance(verdict, Insufficient):
-        missing = verdict.missing_scopes
-        return pb.ValidateResponse(
-            insufficient=pb.InsufficientToken(token=_active(verdict.identity), missing_scopes=missing)
-        )
-    return pb.ValidateResponse(inactive=pb.InactiveToken())
-
-
-def _active(identity: Identity) -> pb.ActiveToken:
+def _active(identity: Identity, remaining_seconds: float) -> pb.ActiveToken:
     return pb.ActiveToken(
         token_id=identity.token_id,
         subject=identity.subject,
         scopes=identity.scopes,
         audiences=identity.audiences,
         metadata=identity.metadata,
-        remaining=Duration(seconds=60),
+        remaining=Duration(seconds=int(remaining_seconds)),
     )

@@ -2,12 +2,20 @@
 
     server = grpc.server(pool, interceptors=[ServerInterceptor(verifier, Policy(orders_pb2.DESCRIPTOR))])
 
-where `verifier` is RemoteVerifier(connect("authority:7600", token=TokenFile("..."))).
+where `verifier` is CachingVerifier(connect("authority:7600", token=TokenFile("..."))).
 """
 
 from watchword.credentials.client_sync import bearer_interceptor, connect
 from watchword.credentials.plugin import call_credentials
 from watchword.interceptor.server_sync import ServerInterceptor
+from watchword.verifier.caching_sync import CachingVerifier
 from watchword.verifier.remote_sync import RemoteVerifier
 
-__all__ = ["RemoteVerifier", "ServerInterceptor", "bearer_interceptor", "call_credentials", "connect"]
+__all__ = [
+    "CachingVerifier",
+    "RemoteVerifier",
+    "ServerInterceptor",
+    "bearer_interceptor",
+    "call_credentials",
+    "connect",
+]

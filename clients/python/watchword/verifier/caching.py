@@ -1,0 +1,183 @@
+"""What the two caching verifiers have in common: everything but waiting."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from typing import Final
+
+from watchword.lease import LEASE_SECONDS_DEFAULT, Clock, ClockMissingError, SystemClock
+from watchword.token import PREFIX_DEFAULT, check_prefix
+from watchword.verifier.attachment import Attachment
+from watchword.verifier.cache import Cache
+from watchword.verifier.limits import CacheLimits
+from watchword.verifier.misses import Misses, MissLimits
+from watchword.verifier.session import WatchSession
+from watchword.verifier.status import VerifierStatus
+from watchword.verifier.verdict import Answer, Inactive, Verdict
+
+NAME_LENGTH_MAX: Final = 255
+LIBRARY: Final = "watchword-python"
+EYE_SECONDS: Final = 1.0
+"""How often open streams are looked at."""
+
+
+class WatchedStream:
+    """An open stream: see OpenStream. Holds its token, as its call does, to have it judged again."""
+
+    __slots__ = ("_cache", "_gate", "_shut", "required_scopes", "token")
+
+    def __init__(
+        self,
+        cache: Cache,
+        token: str,
+        required_scopes: tuple[str, ...],
+        shut: Callable[[Verdict], None],
+        recheck: Callable[[WatchedStream], None],
+    ) -> None:
+        self.token: Final = token
+        self.required_scopes: Final = required_scopes
+        self._cache: Final = cache
+        self._shut: Callable[[Verdict], None] | None = shut
+        self._gate: Final = cache.register(token, lambda: self.end(Inactive()), lambda: recheck(self))
+
+    def __repr__(self) -> str:
+        return "WatchedStream()"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._shut is not None
+
+    def end(self, verdict: Verdict) -> None:
+        """Shuts its gate, once."""
+        shut, self._shut = self._shut, None
+        if shut is not None:
+            shut(verdict)
+
+    def close(self) -> None:
+        """See OpenStream."""
+        self._shut = None
+        self._cache.unregister(self._gate)
+
+
+class _NotWatched:
+    __slots__ = ()
+
+    def close(self) -> None:
+        pass
+
+
+class Caching:
+    """The memory of a verifier, what it may ask, and how it is doing."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        lease_seconds: float = LEASE_SECONDS_DEFAULT,
+        limits: CacheLimits | None = None,
+        miss_limits: MissLimits | None = None,
+        token_prefix: str = PREFIX_DEFAULT,
+        clock: Clock | None = None,
+    ) -> None:
+        if not lease_seconds > 0:
+            raise ValueError("lease_seconds must be positive")
+        if not 0 < len(name) <= NAME_LENGTH_MAX:
+            raise ValueError("name must have 1 to 255 characters")
+        self._name: Final = name
+        self._lease_seconds: Final = lease_seconds
+        self._prefix: Final = check_prefix(token_prefix)
+        self._misses: Final = Misses(miss_limits or MissLimits())
+        self._attachment: Final = Attachment(name)
+        self._asked_count = 0
+        self._seen = (b"", 0)
+        self._due: Final[dict[WatchedStream, None]] = {}
+        self._cache: Cache | None = None
+        try:
+            self._clock: Clock | None = clock or SystemClock()
+        except ClockMissingError:
+            self._clock = None
+            self._attachment.unclocked()
+        else:
+            self._cache = Cache(self._clock, limits=limits, token_prefix=token_prefix)
+
+    def check_now(self, token: str, required_scopes: tuple[str, ...]) -> Verdict | None:
+        """See ImmediateVerifier."""
+        cache = self._cache
+        return None if cache is None else cache.decide(token, required_scopes)
+
+    def open_stream(
+        self, token: str, required_scopes: tuple[str, ...], shut: Callable[[Verdict], None]
+    ) -> WatchedStream | _NotWatched:
+        """See StreamGates."""
+        if self._cache is None:
+            return _NotWatched()
+        return WatchedStream(self._cache, token, required_scopes, shut, self._recheck)
+
+    def status(self) -> VerifierStatus:
+        """How the verifier is doing now."""
+        cache, attachment = self._cache, self._attachment
+        if cache is None or self._clock is None:
+            return VerifierStatus(
+                *(False, attachment.reason, False, None, 0.0, None, 0, 0, 0, 0, 0, 0),
+                *(self._asked_count, 0, self._misses.limited_count, 0, 0, 0),
+            )
+        remaining_seconds = cache.lease.remaining_seconds(self._clock)
+        caching = remaining_seconds > 0
+        epoch, applied, counts = cache.epoch, cache.applied, cache.counts
+        seen_epoch, seen_number = self._seen
+        return VerifierStatus(
+            caching=caching,
+            reason=None if caching else attachment.reason,
+            attached=attachment.is_attached,
+            last_error=attachment.last_error,
+            lease_remaining_seconds=remaining_seconds,
+            epoch=epoch,
+            applied=applied,
+            lag=max(0, seen_number - applied) if seen_epoch == epoch else 0,
+            entries=cache.entries,
+            negative_entries=cache.negative_entries,
+            size_bytes=cache.size_bytes,
+            hits=counts.hits + counts.negative_hits,
+            misses=self._asked_count,
+            joins=counts.joins,
+            limited=self._misses.limited_count,
+            evictions=counts.evictions,
+            flushes=counts.flushes,
+            changes=counts.changes,
+        )
+
+    def _session(self, cache: Cache, clock: Clock) -> WatchSession:
+        return WatchSession(
+            cache,
+            clock,
+            lease_seconds=self._lease_seconds,
+            name=self._name,
+            instance=f"{socket.gethostname()}:{os.getpid()}"[:NAME_LENGTH_MAX],
+            library=LIBRARY,
+        )
+
+    def _answered(self, answer: Answer) -> None:
+        position = answer.position
+        if position.epoch != self._seen[0] or position.number > self._seen[1]:
+            self._seen = (position.epoch, position.number)
+
+    def _recheck(self, stream: WatchedStream) -> None:
+        self._due[stream] = None
+
+    def _streams_due(self) -> list[WatchedStream]:
+        """The open streams to be judged again now. None without a lease: then nothing is heard of any token, and the
+        next message of each stream is judged by asking.
+        """
+        cache, clock = self._cache, self._clock
+        if cache is None or clock is None or not cache.lease.live(clock):
+            return []
+        cache.expire_gates()
+        due = []
+        while self._due:
+            stream = self._due.popitem()[0]
+            if stream.is_open:
+                due.append(stream)
+        return due

@@ -1,0 +1,173 @@
+"""Answers checks from memory under a lease, and asks the authority otherwise: for grpc.aio servers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Final
+
+import grpc
+
+from watchword.lease import LEASE_SECONDS_DEFAULT, Clock
+from watchword.token import PREFIX_DEFAULT, MalformedTokenError, parse_token
+from watchword.verifier.caching import EYE_SECONDS, Caching, WatchedStream
+from watchword.verifier.contract import PeerName, VerifierUnavailableError
+from watchword.verifier.entries import judge
+from watchword.verifier.limits import CacheLimits
+from watchword.verifier.lookup import Lookup
+from watchword.verifier.misses import MissLimits
+from watchword.verifier.remote_aio import RemoteVerifier
+from watchword.verifier.verdict import Active, Answer, Inactive, Verdict
+from watchword.verifier.watch_aio import Watch
+
+# Open streams that are judged again at a time.
+_RECHECKS_MAX: Final = 64
+
+
+class CachingVerifier(Caching):
+    """A Verifier that remembers, and that the authority tells of every revocation before it counts as complete.
+
+    A check of a remembered token takes microseconds and no I/O. Everything else is asked, as by RemoteVerifier; so is
+    everything while no lease is live: the authority cannot be reached, is older than this library, or this platform
+    has no CLOCK_BOOTTIME. `docs/revocation.md` states the guarantee; `status` says what is the case.
+
+    `channel` as for RemoteVerifier. It is not closed here. `name` tells operators which service this is; they see it in
+    `watchword watchers`. `lease_seconds` is asked for and may be granted shorter: how long cached answers outlive the
+    connection to the authority, and how long a revocation waits for a verifier that is cut off.
+
+    The watch opens with the first check, or by `start`. `close` it before the channel. Belongs to the event loop it is
+    first used on; after a fork the child begins afresh, and needs a channel that was made there.
+
+    Raises ValueError for settings that make no sense.
+    """
+
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        *,
+        name: str,
+        lease_seconds: float = LEASE_SECONDS_DEFAULT,
+        limits: CacheLimits | None = None,
+        miss_limits: MissLimits | None = None,
+        token_prefix: str = PREFIX_DEFAULT,
+        timeout_seconds: float = 2.0,
+        batch_size_max: int = 256,
+        queue_size_max: int = 10_000,
+        calls_in_flight_max: int = 2,
+        clock: Clock | None = None,
+    ) -> None:
+        super().__init__(
+            name=name,
+            lease_seconds=lease_seconds,
+            limits=limits,
+            miss_limits=miss_limits,
+            token_prefix=token_prefix,
+            clock=clock,
+        )
+        self._channel: Final = channel
+        self._remote: Final = RemoteVerifier(
+            channel,
+            token_prefix=token_prefix,
+            timeout_seconds=timeout_seconds,
+            batch_size_max=batch_size_max,
+            queue_size_max=queue_size_max,
+            calls_in_flight_max=calls_in_flight_max,
+        )
+        self._watch: Watch | None = None
+        self._eye: asyncio.Task[None] | None = None
+        self._started_in: int | None = None
+        self._closed = False
+
+    async def start(self) -> None:
+        """Opens the watch, so that the first check need not. Does not wait for it; may be called again."""
+        self._start()
+
+    async def close(self) -> None:
+        """Gives the lease back, so that no revocation waits for this verifier, and refuses what waits and what comes.
+
+        Takes at most a second.
+        """
+        self._closed = True
+        if self._cache is not None:
+            self._cache.lapse()
+        if self._eye is not None:
+            self._eye.cancel()
+            await asyncio.gather(self._eye, return_exceptions=True)
+        if self._watch is not None:
+            await self._watch.close()
+        await self._remote.close()
+
+    async def check(self, token: str, required_scopes: tuple[str, ...], *, peer: PeerName | None = None) -> Verdict:
+        """See Verifier. Beyond the limits on misses it raises VerifierUnavailableError (`MISSES_LIMITED`)."""
+        known = self.check_now(token, required_scopes)
+        if known is not None:
+            return known
+        try:
+            parse_token(token, self._prefix)
+        except MalformedTokenError:
+            return Inactive(malformed=True)
+        self._start()
+        if self._cache is not None and (lookup := self._cache.joinable(token)) is not None:
+            joined = await self._join(lookup)
+            if joined is not None and self._cache.joined_may_use(lookup, joined):
+                return judge(joined.verdict, required_scopes)
+        self._misses.take(peer)
+        return (await self._ask(token, required_scopes)).verdict
+
+    async def _ask(self, token: str, required_scopes: tuple[str, ...]) -> Answer:
+        """A lookup of one's own. Its answer may be used once, whatever has changed since it was read."""
+        self._asked_count += 1
+        cache = self._cache
+        if cache is None:
+            return await self._remote.ask(token, required_scopes)
+        told: asyncio.Future[Answer | str | None] = asyncio.get_running_loop().create_future()
+        lookup = cache.begin(token, told)
+        outcome: Answer | str | None = None
+        try:
+            answer = outcome = await self._remote.ask(token, required_scopes)
+            self._answered(answer)
+            cache.finish(lookup, answer)
+            return answer
+        except VerifierUnavailableError as error:
+            outcome = error.cause
+            raise
+        finally:
+            cache.abandon(lookup)
+            told.set_result(outcome)
+
+    async def _join(self, lookup: Lookup) -> Answer | None:
+        """The answer to another's lookup; None if the other gave up. Raises VerifierUnavailableError where it did."""
+        told: asyncio.Future[Answer | str | None] = lookup.result
+        # Shielded: who leaves must not take it from the others.
+        outcome = await asyncio.shield(told)
+        if isinstance(outcome, str):
+            raise VerifierUnavailableError(outcome)
+        return outcome
+
+    def _start(self) -> None:
+        process = os.getpid()
+        if self._started_in == process or self._closed:
+            return
+        self._started_in = process
+        cache, clock = self._cache, self._clock
+        if cache is not None and clock is not None:
+            self._watch = Watch(self._channel, cache, clock, self._attachment, lambda: self._session(cache, clock))
+            self._eye = asyncio.get_running_loop().create_task(self._keep_an_eye())
+
+    async def _keep_an_eye(self) -> None:
+        """Has open streams judged again whose judgement has run out, or was lost with the cache."""
+        while True:
+            await asyncio.sleep(EYE_SECONDS)
+            due = self._streams_due()
+            for first in range(0, len(due), _RECHECKS_MAX):
+                await asyncio.gather(*map(self._judge_again, due[first : first + _RECHECKS_MAX]))
+
+    async def _judge_again(self, stream: WatchedStream) -> None:
+        try:
+            verdict = await self.check(stream.token, stream.required_scopes)
+        except VerifierUnavailableError:
+            # No reason to end a stream that says nothing: its next message is judged anyway.
+            self._recheck(stream)
+        else:
+            if not isinstance(verdict, Active):
+                stream.end(verdict)
