@@ -199,7 +199,9 @@ class Callers:
         if not members:
             await pause(family.linger_seconds)
             return
-        self._live.extend(members)
+        # The last one may stay unknown until the revocation is under way: its first lookup races with it.
+        known = members[:-1] if family.late and len(members) > 1 else members
+        self._live.extend(known)
         await pause(family.linger_seconds)
         named = {
             "token": members[:1],
@@ -209,20 +211,32 @@ class Callers:
             "cascade": members,
         }[family.way]
         # While it is being revoked, callers go on using it, and afterwards they try.
-        self._revoked.extend(named)
-        for attempt in range(ATTEMPTS_MAX):
-            stub = replicas[(family.replica + attempt) % len(replicas)]
-            if await self._revoke(family, subject, members[0], stub) in ("complete", "refused") or not family.waits:
-                break
+        self._revoked.extend(held for held in named if held in known)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._revoke_until_done(family, subject, members[0], replicas))
+            if family.late:
+                group.create_task(self._check_everywhere(verifiers, members[-1:], family.late_seconds))
         self._live = [held for held in self._live if held not in members]
+        await self._check_everywhere(verifiers, named)
+
+    async def _check_everywhere(
+        self, verifiers: Mapping[str, grpc.aio.Channel], tokens: list[Held], later_seconds: float = 0.0
+    ) -> None:
+        await pause(later_seconds)
         patience_seconds = self._configuration.lease_seconds * 0.75
         await asyncio.gather(
             *(
                 self._check(name, channel, held, patience_seconds)
                 for name, channel in verifiers.items()
-                for held in named
+                for held in tokens
             )
         )
+
+    async def _revoke_until_done(self, family: Family, subject: str, parent: Held, replicas: list[Any]) -> None:
+        for attempt in range(ATTEMPTS_MAX):
+            stub = replicas[(family.replica + attempt) % len(replicas)]
+            if await self._revoke(family, subject, parent, stub) in ("complete", "refused") or not family.waits:
+                return
 
     async def _found(self, family: Family, subject: str, stub: Any) -> list[Held]:
         """The parent first, the last child issued by the first one."""

@@ -5,18 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from watchword.lease import Clock, Lease
+from watchword.lease import Clock, Instant, Lease
 from watchword.verifier.cache import Cache
 
 
 class _EndlessLease(Lease):
     """Once granted it is never over."""
 
-    def lapse(self) -> None:
-        return
+    __slots__ = ("_granted",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._granted = False
+
+    def renew(self, sent: Instant, lease_seconds: float) -> None:
+        super().renew(sent, lease_seconds)
+        self._granted = True
 
     def live(self, clock: Clock) -> bool:
-        return self._sent is not None
+        return self._granted
 
 
 class LeaseIgnored(Cache):

@@ -18,6 +18,9 @@ class Family:
     children_count: int
     ttl_seconds: int
     linger_seconds: float
+    late: bool
+    """The last token is first presented while the revocation is under way, so much later:"""
+    late_seconds: float
     waits: bool
     replica: int
     """Any number; taken modulo their count."""
@@ -33,6 +36,8 @@ def families(seed: int, lane: int, *, lease_seconds: float) -> Iterator[Family]:
             # A few end by themselves before they are revoked, or while.
             ttl_seconds=random.choice([2, 4, 3600, 3600, 3600, 3600]),
             linger_seconds=random.uniform(0.1, lease_seconds),
+            late=random.random() < 0.4,
+            late_seconds=random.uniform(0, 0.02),
             waits=random.random() < 0.9,
             replica=random.randrange(1000),
         )
