@@ -66,10 +66,11 @@ class Bench:
     number: int = 10
     limits: CacheLimits = field(default_factory=CacheLimits)
     clock: ManualClock = field(default_factory=ManualClock)
+    made_by: type[Cache] = Cache
     cache: Cache = field(init=False)
 
     def __post_init__(self) -> None:
-        self.cache = Cache(self.clock, limits=self.limits)
+        self.cache = self.made_by(self.clock, limits=self.limits)
         self.cache.flush(EPOCH, self.number)
         self.lease()
 
