@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any, Protocol
 
 from watchword import aio, sync
@@ -78,6 +78,15 @@ class Rig:
         """As Revoke over the wire: returns when every verifier knows; how many did so."""
         self.authority.revoke(token)
         return await asyncio.to_thread(self.watch.wait_everywhere, self.authority.position)
+
+    @contextmanager
+    def unheard(self) -> Iterator[None]:
+        """Inside, revocations are told to nobody."""
+        listeners, self.authority._listeners[:] = list(self.authority._listeners), []
+        try:
+            yield
+        finally:
+            self.authority._listeners[:] = listeners
 
     @asynccontextmanager
     async def subject(self, **settings: Any) -> AsyncIterator[Subject]:
