@@ -18,3 +18,6 @@ where not has_table_privilege(to_regclass(needed.name), needed.privilege)
 union all
 select 'ensure_partition', 'execute'
 where not has_function_privilege(to_regprocedure('ensure_partition(text, text, uuid, uuid)'), 'execute')
+union all
+select 'server_identity', 'execute'
+where not has_function_privilege(to_regprocedure('server_identity()'), 'execute')
