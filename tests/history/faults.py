@@ -8,7 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +25,7 @@ JUMP_SECONDS: Final = 3600.0
 DEATH_SECONDS_MAX: Final = 30
 # A link that these befall delays revocations by more than the lease: replies to it are slow, not lost.
 DELAYS: Final = ("latency", "slow")
+OF_VERIFIERS: Final = ("stop_verifier", "kill_verifier", "jump", "verifier_wire", "prune", "restart_everything")
 
 
 class Faults:
@@ -35,6 +36,9 @@ class Faults:
         self._log = log
         self._burst = Burst(fleet, log, tokens_count=burst_tokens_count)
         self._hurry = threading.Event()
+        self._jumped: Counter[str] = Counter()
+        # Held by whoever breaks verifiers or their wires: both lanes do.
+        self._verifiers = threading.RLock()
         self.counts: Counter[str] = Counter()
 
     def run(self, steps: Iterable[Step]) -> None:
@@ -43,7 +47,8 @@ class Faults:
             if self._hurry.is_set():
                 return
             fault: Callable[[Step], None] = getattr(self, step.kind)
-            fault(step)
+            with self._verifiers if step.kind in OF_VERIFIERS else nullcontext():
+                fault(step)
 
     def hurry(self) -> None:
         """No more faults than the one under way."""
@@ -67,8 +72,8 @@ class Faults:
     def jump(self, step: Step) -> None:
         """Its wall clock jumps an hour: ahead first, back the next time."""
         name = self._verifier(step)
-        direction = -1 if self.counts[f"jump of {name}"] % 2 else 1
-        self.counts[f"jump of {name}"] += 1
+        direction = -1 if self._jumped[name] % 2 else 1
+        self._jumped[name] += 1
         with self._recorded("jump", name, verifiers_only=True):
             self._fleet.verifiers[name].tell({"jump": direction * JUMP_SECONDS})
 
@@ -159,7 +164,6 @@ class Faults:
     def _recorded(self, kind: str, target: str, *, verifiers_only: bool = False) -> Iterator[None]:
         began = now()
         self.counts[kind] += 1
-        # Written at once as one without an end: what crashes here shall not look like a run without faults.
         try:
             yield
         finally:
