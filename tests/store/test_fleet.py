@@ -100,6 +100,18 @@ async def test_replica_that_renewed_is_not_fenced(fleet: PostgresFleet) -> None:
     assert not await fleet.renew(key, epoch)
 
 
+async def test_fenced_replica_comes_back_under_another_key_only(fleet: PostgresFleet) -> None:
+    key, epoch = await joined(fleet)
+    assert await fleet.publish(key, epoch, 3)
+    assert await fleet.fence(key, 0)
+    assert not await fleet.publish(key, epoch, 4)
+    again, _ = await joined(fleet)
+    row = await only_replica(fleet)
+    assert (row.key, row.applied, row.renewals) == (again, None, 0)
+    assert not await fleet.fence(key, 0)
+    assert await fleet.renew(again, epoch)
+
+
 @pytest.mark.parametrize("first", ["renew", "fence"])
 async def test_only_one_of_a_renewal_and_a_fence_at_one_moment_wins(
     fleet: PostgresFleet, plain: psycopg.Connection, ready_dsn: str, first: str
