@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from queue import Empty, Queue
@@ -27,8 +27,9 @@ _SERVING = re.compile(r"serving on ([0-9.]+:\d+) \((\w+)\)")
 class ServerProcess:
     """`watchword serve` in a process of its own. Its log is kept and can be waited on."""
 
-    def __init__(self, data_dir: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, data_dir: Path, environment: Mapping[str, str], *, command: Sequence[str] = WATCHWORD) -> None:
         self.data_dir = data_dir
+        self._command = command
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("WATCHWORD_")},
             "WATCHWORD_DATA_DIR": str(data_dir),
@@ -54,7 +55,7 @@ class ServerProcess:
         """Starts it, perhaps again, and waits until it serves."""
         self._lines = Queue()
         self._process = subprocess.Popen(
-            [*WATCHWORD, "serve"], env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            [*self._command, "serve"], env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
