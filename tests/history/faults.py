@@ -23,8 +23,8 @@ from tests.history.process import family
 
 JUMP_SECONDS: Final = 3600.0
 DEATH_SECONDS_MAX: Final = 30
-# A link that these befall delays revocations by more than the lease: replies to it are slow, not lost.
-DELAYS: Final = ("latency", "slow")
+# A wire that these befall delays revocations by more than the lease: acknowledgements are late, and renewals arrive.
+DELAYS: Final = ("latency", "slow", "hole_down")
 OF_VERIFIERS: Final = ("stop_verifier", "kill_verifier", "jump", "verifier_wire", "prune", "restart_everything")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,12 +14,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from tests.history.process import Program
+from tests.history.process import ROOT, Program
 from tests.history.verifier_process import AUDIENCE, Configuration
 from tests.servers import Client, ServerProcess, client
 from watchword.v1 import token_service_pb2 as pb
 from watchword_server.data_folder import POSTGRES_SOCKET
 from watchword_server.embedded import EmbeddedPostgres
+from watchword_server.embedded.postgres import DATABASE
 from watchword_server.keyring import Keyring
 from watchword_server.store import migrate
 
@@ -62,6 +64,7 @@ class Fleet:
         """Where each verifier's service is."""
         self.admin_token_file = folder / "admin-token"
         self._verifier_token_file = folder / "verifier-token"
+        self._keyring_file = folder / "keyring"
         self._folder = folder
         self._ports: dict[str, int] = {}
         self._proxy = Program("tests.history.proxy", {}, logs / "proxy.stderr")
@@ -134,6 +137,17 @@ class Fleet:
         self.verifiers.pop(name).stop()
         del self.addresses[name]
 
+    @contextmanager
+    def defective_replica(self) -> Iterator[str]:
+        """One more replica, which waits for nobody; its address. No verifier watches there."""
+        environment = {**self._environment(f"127.0.0.1:{_free_port()}", workers=1), "PYTHONPATH": str(ROOT)}
+        environment["WATCHWORD_DATABASE_URL"] = self.postgres.dsn
+        folder = self._folder / "defective"
+        folder.mkdir()
+        command = (sys.executable, "-m", "tests.history.defective_server")
+        with ServerProcess(folder, environment, command=command) as server:
+            yield server.address
+
     # ---- the pieces --------------------------------------------------------------------------------------------------
 
     def verifier_names(self) -> list[tuple[str, str]]:
@@ -155,28 +169,30 @@ class Fleet:
         return links | {f"{replica}-{POSTGRES}": socket_path for replica in self.replicas}
 
     def _make_replicas(self) -> None:
-        keyring = self._folder / "keyring"
-        keyring.touch(mode=0o600)
-        keyring.write_text(Keyring.generate().dump())
+        _keep_secret(self._keyring_file, Keyring.generate().dump())
         for name in self.shape.replicas:
             folder = self._folder / name
             folder.mkdir()
             address = f"127.0.0.1:{_free_port()}"
             workers = self.shape.workers if name == self.shape.replicas[-1] else 1
-            environment = {
-                "WATCHWORD_KEYRING_FILE": str(keyring),
-                "WATCHWORD_LISTEN": address,
-                "WATCHWORD_METRICS_LISTEN": "",
-                "WATCHWORD_LEASE_SECONDS_MAX": str(LEASE_SECONDS),
-                "WATCHWORD_DRAIN_GRACE_SECONDS": "5",
-                "WATCHWORD_WORKERS": str(workers),
-            }
-            self.replicas[name] = Replica(name, ServerProcess(folder, environment), address)
+            self.replicas[name] = Replica(
+                name, ServerProcess(folder, self._environment(address, workers=workers)), address
+            )
+
+    def _environment(self, address: str, *, workers: int) -> dict[str, str]:
+        return {
+            "WATCHWORD_KEYRING_FILE": str(self._keyring_file),
+            "WATCHWORD_LISTEN": address,
+            "WATCHWORD_METRICS_LISTEN": "",
+            "WATCHWORD_LEASE_SECONDS_MAX": str(LEASE_SECONDS),
+            "WATCHWORD_DRAIN_GRACE_SECONDS": "5",
+            "WATCHWORD_WORKERS": str(workers),
+        }
 
     def _start_replicas(self) -> None:
         for replica in self.replicas.values():
             port = self._ports[f"{replica.name}-{POSTGRES}"]
-            replica.server.environment["WATCHWORD_DATABASE_URL"] = f"postgresql://postgres@127.0.0.1:{port}/watchword"
+            replica.server.environment["WATCHWORD_DATABASE_URL"] = f"postgresql://postgres@127.0.0.1:{port}/{DATABASE}"
         first = next(iter(self.replicas.values()))
         made = first.server.run("bootstrap", "--quiet")
         assert made.returncode == 0, made.stderr

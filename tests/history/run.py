@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -64,13 +64,15 @@ def run(
     return Outcome(history, findings, list(missing(history, findings, quiet_since=quiet_since)), dict(faults.counts))
 
 
-def callers_of(fleet: Fleet, seed: int, *, verifiers: Mapping[str, str], logs: Path) -> Program:
-    """The callers of these verifiers."""
+def callers_of(
+    fleet: Fleet, seed: int, *, verifiers: Mapping[str, str], logs: Path, replicas: Sequence[str] = ()
+) -> Program:
+    """The callers of these verifiers, who issue and revoke by way of these replicas' addresses, or of all."""
     configuration = Configuration(
         seed=seed,
         lease_seconds=LEASE_SECONDS,
         verifiers=dict(verifiers),
-        replicas=tuple(replica.address for replica in fleet.replicas.values()),
+        replicas=tuple(replicas or (replica.address for replica in fleet.replicas.values())),
         token_file=str(fleet.admin_token_file),
         log_file=str(logs / "callers.jsonl"),
     )

@@ -6,7 +6,7 @@ The short form of `make soak`, with a fixed seed, and caches with a defect, whic
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -24,7 +24,6 @@ SEED = 20_261
 BURST_TOKENS_COUNT = 5_000
 TEST_SECONDS_MAX = 300
 FIND_ROUNDS_MAX = 30
-FIND_ROUND_SECONDS = 1.0
 
 
 @pytest.fixture(scope="module")
@@ -45,43 +44,53 @@ def test_the_guarantee_holds_through_every_fault(running: Fleet) -> None:
 @pytest.mark.timeout(TEST_SECONDS_MAX)
 def test_negative_control_a_cache_that_ignores_its_lease_is_found(running: Fleet, tmp_path: Path) -> None:
     """Cut off from the authority, it hears of no revocation and goes on."""
-    assert defects_found(running, tmp_path, "lease_ignored", "hole") == {"lease_ignored-aio", "lease_ignored-threads"}
+    verifiers = {"aio": "lease_ignored", "threads": "lease_ignored"}
+    assert found(running, tmp_path, verifiers, "hole") == set(verifiers)
 
 
 @pytest.mark.timeout(TEST_SECONDS_MAX)
 def test_negative_control_a_cache_that_acknowledges_what_it_has_not_applied_is_found(
     running: Fleet, tmp_path: Path
 ) -> None:
-    assert defects_found(running, tmp_path, "acknowledges_unapplied", "pass") == {
-        "acknowledges_unapplied-aio",
-        "acknowledges_unapplied-threads",
-    }
+    verifiers = {"aio": "acknowledges_unapplied", "threads": "acknowledges_unapplied"}
+    assert found(running, tmp_path, verifiers, "pass") == set(verifiers)
 
 
-def defects_found(running: Fleet, logs: Path, defect: str, mode: str) -> set[str]:
-    """Which of two verifiers with a defect, one on each stack, accept what is revoked everywhere."""
-    names = [f"{defect}-{stack}" for stack in ("aio", "threads")]
-    for name in names:
-        running.verifier(name, name.rpartition("-")[2], logs=logs, defect=defect)
-    callers = callers_of(running, SEED, verifiers={name: running.addresses[name] for name in names}, logs=logs)
+@pytest.mark.timeout(TEST_SECONDS_MAX)
+def test_negative_control_a_replica_that_waits_for_nobody_is_found(running: Fleet, tmp_path: Path) -> None:
+    """Its COMPLETE is too early by the lease of a sound verifier that is cut off."""
+    with running.defective_replica() as address:
+        assert found(running, tmp_path, {"aio": "", "threads": ""}, "hole", replicas=[address])
+
+
+def found(
+    running: Fleet, logs: Path, verifiers: Mapping[str, str], mode: str, *, replicas: Sequence[str] = ()
+) -> set[str]:
+    """Which of these verifiers, by stack and with these defects, accept what is revoked everywhere."""
+    for stack, defect in verifiers.items():
+        running.verifier(f"{EXTRA}-{stack}", stack, logs=logs, defect=defect)
+    addresses = {stack: running.addresses[f"{EXTRA}-{stack}"] for stack in verifiers}
+    callers = callers_of(running, SEED, verifiers=addresses, logs=logs, replicas=replicas)
     time = threading.Event()
-    found: set[str] = set()
+    accepting: set[str] = set()
     try:
         callers.start()
         time.wait(LEASE_SECONDS)
-        break_wires(running, mode)
-        for _ in range(FIND_ROUNDS_MAX):
-            time.wait(FIND_ROUND_SECONDS)
+        for number in range(FIND_ROUNDS_MAX):
+            # Two leases broken, two leases whole, and so on.
+            break_wires(running, "pass" if number // 4 % 2 else mode)
+            time.wait(LEASE_SECONDS / 2)
             violations = check(History.read(logs), lease_seconds=LEASE_SECONDS).of("revoked")
-            found = {one.record.verifier for one in violations if isinstance(one.record, Decision)}
-            if found == set(names):
+            seen = [one.record for one in violations if isinstance(one.record, Decision)]
+            accepting = {one.verifier for one in seen if one.kind != "judged"}
+            if accepting == set(verifiers):
                 break
     finally:
         break_wires(running, "pass")
         callers.stop()
-        for name in names:
-            running.retire(name)
-    return found
+        for stack in verifiers:
+            running.retire(f"{EXTRA}-{stack}")
+    return accepting
 
 
 def break_wires(running: Fleet, mode: str) -> None:
