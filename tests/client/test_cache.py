@@ -242,6 +242,16 @@ def test_a_token_that_changes_again_is_remembered_at_its_last_change() -> None:
     assert not bench.knows(token)
 
 
+def test_the_change_that_is_forgotten_is_the_oldest() -> None:
+    bench = Bench(limits=CacheLimits(changes_kept_max=2))
+    again = made()
+    bench.change(11, again)
+    bench.change(12, made())
+    bench.change(13, again)
+    bench.change(14, made())
+    assert bench.cache.floor == 12
+
+
 # Joining
 
 

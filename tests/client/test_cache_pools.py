@@ -6,7 +6,7 @@ import gc
 import tracemalloc
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.client.caches import READ, Bench, active, inactive, made
@@ -80,6 +80,7 @@ STEPS = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(steps=STEPS, entries_max=st.integers(1, 8), bytes_max=st.integers(1_000, 8_000))
 def test_good_tokens_never_exceed_their_bounds(
     steps: list[tuple[str, int, str, str]], entries_max: int, bytes_max: int
@@ -106,6 +107,7 @@ def test_good_tokens_never_exceed_their_bounds(
     assert (len(pool), pool.size_bytes) == (0, 0)
 
 
+@settings(deadline=None)
 @given(proofs=st.lists(st.integers(0, 20), max_size=60), entries_max=st.integers(1, 8))
 def test_bad_tokens_never_exceed_their_bound_and_go_in_order(proofs: list[int], entries_max: int) -> None:
     pool = BadTokens(entries_max)

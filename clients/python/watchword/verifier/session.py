@@ -79,7 +79,6 @@ class WatchSession:
     def release(self) -> pb.WatchRequest:
         """Stops relying on the lease, then says so: to be sent as the last message. Later grants count for nothing."""
         self._leaving = True
-        self._pending.clear()
         self._cache.lapse()
         return pb.WatchRequest(release=pb.Release())
 
