@@ -209,6 +209,24 @@ async def test_misses_beyond_the_limit_are_refused_and_hits_are_not(rig: Rig) ->
             assert isinstance(await subject.check(good), Active)
 
 
+async def test_who_calls_is_asked_for_on_a_miss_only(rig: Rig) -> None:
+    token, asked = rig.issue(), list[str]()
+
+    def peer() -> str:
+        asked.append("once")
+        return "ipv4:10.0.0.7:1"
+
+    async with rig.attached() as subject:
+        for _ in range(3):
+            verdict = (
+                await subject.verifier.check(token, (), peer=peer)
+                if rig.kind == "aio"
+                else await asyncio.to_thread(subject.verifier.check, token, (), peer=peer)
+            )
+            assert isinstance(verdict, Active)
+    assert asked == ["once"]
+
+
 async def test_junk_evicts_nothing_good(rig: Rig) -> None:
     good = rig.issue()
     async with rig.attached(limits=CacheLimits(entries_max=2, negative_entries_max=2)) as subject:
