@@ -14,11 +14,14 @@ from typing import Any, Final
 import grpc
 import uvloop
 
+from watchword.lease import SystemClock
 from watchword_server.admin import AdministratorExistsError, make_administrator
 from watchword_server.answer.register import Registering
 from watchword_server.answer.revoke import Revoking
+from watchword_server.answer.spread import Spreading
 from watchword_server.background import background
 from watchword_server.data_folder import ADMIN_TOKEN_FILE
+from watchword_server.membership import Membership, membership, watching
 from watchword_server.observe.exposition import Exposition
 from watchword_server.observe.logs import Logs
 from watchword_server.observe.masking import Masker, url_secrets
@@ -28,17 +31,21 @@ from watchword_server.parts import Parts, opened
 from watchword_server.private_file import replace_private_file
 from watchword_server.request.access import ACCESS, check_access
 from watchword_server.request.audit_service import AuditService
+from watchword_server.request.fleet_service import FleetService
 from watchword_server.request.pipeline import Permits, Surroundings, handler
 from watchword_server.request.token_service import TokenService
+from watchword_server.request.verifier_service import PATH, VerifierService
 from watchword_server.rules.verdicts import Reason
 from watchword_server.settings import Settings
-from watchword_server.transport.drain import StopRequest, drain
+from watchword_server.transport.drain import STREAMS_END_SECONDS_MAX, StopRequest, drain
 from watchword_server.transport.handlers import Handlers, health_handlers, reflection_handlers
 from watchword_server.transport.health import SERVICE_NAME as HEALTH_SERVICE
 from watchword_server.transport.health import HealthService
 from watchword_server.transport.server import BoundServer, Limits, build_server
 from watchword_server.transport.tls import TlsFiles, server_credentials
 
+MOVE_SECONDS_MAX: Final = STREAMS_END_SECONDS_MAX - 1
+"""How long a drain waits for the verifiers to move elsewhere."""
 _HURRIED_SECONDS: Final = 0.1
 """How long writes under way are waited for after a second signal."""
 
@@ -67,6 +74,7 @@ async def serve(
         _log.warning(warning)
     stopping = stop or StopRequest()
     metrics = Metrics(version=version("watchword"))
+    clock = SystemClock()
     async with AsyncExitStack() as stack:
         if stop is None:
             stack.enter_context(stopping.on_signals())
@@ -90,11 +98,17 @@ async def serve(
         if traces is not None:
             stack.push_async_callback(asyncio.to_thread, traces.close)
 
+        parts.fleet.open()
+        own = membership(settings, parts.store, parts.fleet, clock, metrics)
         permits = Permits(settings.concurrent_calls_max)
-        services = _handlers(parts, permits, metrics, traces)
+        surroundings = Surroundings(own.store, parts.keyring, permits, settings.token_prefix)
+        watches = watching(own, settings, surroundings, clock, metrics)
+        services = _handlers(parts, own, surroundings, watches, metrics, traces)
         health = HealthService(services)
         bound = _bind(settings, services, health, share_port=share_port)
-        await stack.enter_async_context(background(parts, metrics, health))
+        # Nothing is answered before the first join.
+        await stack.enter_async_context(own.member.running())
+        await stack.enter_async_context(background(parts, own, metrics, health))
         _settle_memory()
         await bound.start()
         _log.info("serving on %s (%s)", bound.address.target, bound.kind)
@@ -104,6 +118,7 @@ async def serve(
         whole = await drain(
             bound,
             health,
+            end_streams=[lambda: _end_watches(own, watches)],
             refuse_calls=permits.refuse_calls,
             grace_seconds=settings.drain_grace_seconds,
             hurried=stopping.hurried,
@@ -138,10 +153,15 @@ def _bind(settings: Settings, services: Handlers, health: HealthService, *, shar
     )
 
 
-def _handlers(parts: Parts, permits: Permits, metrics: Metrics, traces: Traces | None) -> Handlers:
+def _handlers(
+    parts: Parts,
+    own: Membership,
+    surroundings: Surroundings,
+    watches: VerifierService,
+    metrics: Metrics,
+    traces: Traces | None,
+) -> Handlers:
     """Watchword's own services, each method wrapped in the way of a call."""
-    settings = parts.settings
-
     labels = {id(reason): reason.value for reason in Reason}
 
     def count_verdict(reason: Reason) -> None:
@@ -150,19 +170,20 @@ def _handlers(parts: Parts, permits: Permits, metrics: Metrics, traces: Traces |
 
     services = (
         TokenService(
-            store=parts.store,
+            store=own.store,
             digests=parts.keyring,
             issuing=parts.issuing,
             revoking=Revoking(parts.store, parts.keyring),
+            spreading=Spreading(own.propagation, wait_seconds_max=parts.settings.revoke_wait_seconds_max),
             registering=Registering(parts.store),
             count_verdict=count_verdict,
         ),
         AuditService(parts.store),
+        FleetService(parts.fleet),
     )
-    surroundings = Surroundings(parts.store, parts.keyring, permits, settings.token_prefix)
     table: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}
     methods = [method for service in services for method in service.methods()]
-    check_access(method.path for method in methods)
+    check_access([*(method.path for method in methods), PATH])
     for method in methods:
         behaviour = handler(method, ACCESS[method.path], surroundings, metrics.method(method.path))
         if traces is not None:
@@ -174,7 +195,26 @@ def _handlers(parts: Parts, permits: Permits, metrics: Metrics, traces: Traces |
             request_deserializer=None,
             response_serializer=_serialized,
         )
+    _, service, name = PATH.split("/")
+    table[service] = {
+        name: grpc.stream_stream_rpc_method_handler(
+            watches.watch, request_deserializer=None, response_serializer=_serialized
+        )
+    }
     return table
+
+
+async def _end_watches(own: Membership, watches: VerifierService) -> None:
+    """Asks the verifiers to move, and lets them: the row of this server goes only when none relies on it any more."""
+    watches.refuse_watches()
+    try:
+        async with asyncio.timeout(MOVE_SECONDS_MAX):
+            await own.member.drain()
+    except TimeoutError:
+        _log.warning("some verifiers have not moved: revocations wait until their leases have run out")
+    watches.end_watches()
+    # Whoever waits for a revocation is told how far it has got.
+    own.propagation.hurry()
 
 
 def _serialized(message: Any) -> bytes:

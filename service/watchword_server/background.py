@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from watchword_server.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from watchword_server.membership import Membership
 from watchword_server.observe.metrics import Metrics
 from watchword_server.parts import Parts
 from watchword_server.settings import Settings
@@ -30,7 +31,7 @@ _log = logging.getLogger("watchword")
 
 
 @asynccontextmanager
-async def background(parts: Parts, metrics: Metrics, health: HealthService) -> AsyncIterator[None]:
+async def background(parts: Parts, own: Membership, metrics: Metrics, health: HealthService) -> AsyncIterator[None]:
     """Runs all of it while the block runs. The first probe is over, and health says what it found, when it begins."""
     revivals: set[asyncio.Task[None]] = set()
 
@@ -75,6 +76,7 @@ async def background(parts: Parts, metrics: Metrics, health: HealthService) -> A
     health.set_serving(await probe())
     tasks = [
         asyncio.create_task(health.keep_current(probe, interval_seconds=_PROBE_SECONDS)),
+        asyncio.create_task(_every(_PROBE_SECONDS, own.measure)),
         asyncio.create_task(_every(_HOUSEKEEPING_SECONDS, house)),
         asyncio.create_task(_every(_FORGETTING_SECONDS, forgetting)),
         asyncio.create_task(_every(_ADMINISTRATOR_CHECK_SECONDS, administrators)),

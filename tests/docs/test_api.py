@@ -7,6 +7,8 @@ from tests.docs.reasons import reason_in
 from watchword.bearer import BearerError
 from watchword_server.answer import errors
 from watchword_server.answer.errors import CallerUnknownError, RefusalError
+from watchword_server.replica import refusal
+from watchword_server.replica.fence import LeaseMissingError
 from watchword_server.request import status
 from watchword_server.request.access import ACCESS
 from watchword_server.store.contract import PartitionMissingError, RowRefusedError, StoreUnavailableError
@@ -35,6 +37,12 @@ def test_every_reason_of_the_service_is_in_the_table_with_its_status() -> None:
         PartitionMissingError("x"),
         RowRefusedError("x"),
         StoreUnavailableError("x"),
+        LeaseMissingError("x"),
+        refusal.protocol("x"),
+        refusal.flooding(),
+        refusal.limited(),
+        refusal.lagging(),
+        refusal.replaced(),
     ]
     answers = [status.answer_for(error) for error in raised]
     for answer in (*answers, status.overloaded(), status.draining(), status.internal()):

@@ -13,7 +13,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from tests.conftest import Watchword
 from watchword import status
-from watchword.v1 import audit_service_pb2, audit_service_pb2_grpc, token_service_pb2_grpc
+from watchword.v1 import audit_service_pb2, audit_service_pb2_grpc, fleet_service_pb2_grpc, token_service_pb2_grpc
 from watchword.v1 import token_service_pb2 as pb
 
 P = ParamSpec("P")
@@ -87,6 +87,7 @@ class Party:
         self.metadata = (("authorization", f"Bearer {secret}"),)
         self.tokens = token_service_pb2_grpc.TokenServiceStub(channel)
         self.audit = audit_service_pb2_grpc.AuditServiceStub(channel)
+        self.fleet = fleet_service_pb2_grpc.FleetServiceStub(channel)
 
     def issue(
         self,

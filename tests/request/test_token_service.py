@@ -38,6 +38,7 @@ def service() -> TokenService:
         digests=KEYRING,
         issuing=unused,
         revoking=unused,
+        spreading=unused,
         registering=unused,
         count_verdict=lambda reason: None,
     )

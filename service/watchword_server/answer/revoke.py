@@ -28,7 +28,7 @@ class RevokeOrder:
 
 
 class Revoking:
-    """Ends tokens. This version's verifiers ask on every check, so what is committed is known everywhere."""
+    """Ends tokens. How far that is known is `answer/spread.py`'s."""
 
     def __init__(self, store: Store, digests: Digests) -> None:
         self._store = store
@@ -44,6 +44,10 @@ class Revoking:
         faults.text("reason", order.reason)
         if order.selector.subject is not None:
             faults.name("subject", order.selector.subject)
+        issued_before = order.selector.issued_before
+        if issued_before is not None and issued_before > snapshot.now:
+            # What will be issued cannot be named: it would not be ended.
+            faults.add("all.issued_before", "lies in the future by the database's clock")
         if faults.found:
             raise FieldsInvalidError(faults.found)
         if order.presented is not None and order.cascade and missing_scopes(caller.scopes, [_REVOKE]):

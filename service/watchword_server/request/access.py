@@ -35,6 +35,8 @@ ACCESS: Final[Mapping[str, Access]] = MappingProxyType(
         "/watchword.v1.TokenService/ListTokens": _READ,
         "/watchword.v1.TokenService/RegisterScopes": _REGISTER,
         "/watchword.v1.AuditService/ListEvents": _READ,
+        "/watchword.v1.VerifierService/Watch": _VALIDATE,
+        "/watchword.v1.FleetService/ListWatchers": _READ,
     }
 )
 

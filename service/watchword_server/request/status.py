@@ -22,6 +22,8 @@ from watchword_server.answer.errors import (
     ScopeOwnedError,
     TokenNotFoundError,
 )
+from watchword_server.replica.fence import LeaseMissingError
+from watchword_server.replica.refusal import WatchRefusedError
 from watchword_server.store.contract import (
     PartitionMissingError,
     RowRefusedError,
@@ -45,6 +47,7 @@ _CODES: Final[Mapping[type[Exception], grpc.StatusCode]] = {
     PepperUnknownError: grpc.StatusCode.UNAVAILABLE,
     DeadlineTooNearError: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
+_WATCH_RETRIED: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED})
 _RETRY_SECONDS: Final = 1
 INTERNAL_MESSAGE: Final = "internal error; the server's log has the details"
 
@@ -57,6 +60,16 @@ def answer_for(error: BaseException) -> Answer | None:
         return _answer(grpc.StatusCode.UNAUTHENTICATED, error.reason, str(error))
     if isinstance(error, StoreOverloadedError):
         return overloaded()
+    if isinstance(error, WatchRefusedError):
+        code = grpc.StatusCode[error.status]
+        return _answer(code, error.reason, str(error), retry=code in _WATCH_RETRIED)
+    if isinstance(error, LeaseMissingError):
+        return _answer(
+            grpc.StatusCode.UNAVAILABLE,
+            "LEASE_MISSING",
+            "this server may not judge now: it has lost touch with the others",
+            retry=True,
+        )
     if isinstance(error, StoreUnavailableError):
         return _answer(
             grpc.StatusCode.UNAVAILABLE,

@@ -16,6 +16,7 @@ from watchword_server.answer.issue import IssueOrder, Issuing
 from watchword_server.answer.proof import Digests, examine, proves
 from watchword_server.answer.register import Registering
 from watchword_server.answer.revoke import RevokeOrder, Revoking
+from watchword_server.answer.spread import Spreading
 from watchword_server.request import messages, pages
 from watchword_server.request.pipeline import Call, Method
 from watchword_server.rules.fields import BATCH_MAX, SCOPES_MAX, Faults
@@ -39,6 +40,7 @@ class TokenService:
         digests: Digests,
         issuing: Issuing,
         revoking: Revoking,
+        spreading: Spreading,
         registering: Registering,
         count_verdict: Callable[[Reason], None],
     ) -> None:
@@ -46,6 +48,7 @@ class TokenService:
         self._digests = digests
         self._issuing = issuing
         self._revoking = revoking
+        self._spreading = spreading
         self._registering = registering
         self._count_verdict = count_verdict
 
@@ -122,7 +125,7 @@ class TokenService:
         )
 
     async def revoke(self, call: Call[pb.RevokeRequest]) -> pb.RevokeResponse:
-        """Ends tokens. Every verifier of this version asks on every check, so what is committed is complete."""
+        """Ends tokens, and tells how far that has got. A caller that leaves while it waits undoes nothing."""
         request = call.request
         presented: ParsedToken | None = None
         selector = Selector()
@@ -135,16 +138,25 @@ class TokenService:
                 selector = Selector(subject=request.subject)
             case "issued_by":
                 selector = Selector(issued_by=pages.token_id_of(request.issued_by, "issued_by"))
+            case "all":
+                if not request.all.HasField("issued_before"):
+                    raise FieldsInvalidError([("all.issued_before", "is required")])
+                selector = Selector(issued_before=messages.instant_of(request.all.issued_before, "all.issued_before"))
             case _:
-                raise FieldsInvalidError([("target", "one of token, token_id, subject or issued_by is required")])
+                raise FieldsInvalidError([("target", "one of token, token_id, subject, issued_by or all is required")])
         order = RevokeOrder(presented, selector, request.reason, request.cascade)
         revoked = await self._revoking.revoke(call.caller, call.actor, order, call.snapshot)
+        reached = await self._spreading.spread(
+            revoked.position, wait=not request.no_wait, seconds_left=call.seconds_left()
+        )
         return pb.RevokeResponse(
             revoked_count=revoked.count,
             out_of_reach_count=revoked.out_of_reach,
             position=messages.position_message(revoked.position),
-            propagation=pb.PROPAGATION_COMPLETE,
-            effective_in=messages.duration_message(timedelta()),
+            propagation=pb.PROPAGATION_COMPLETE if reached.complete else pb.PROPAGATION_PENDING,
+            effective_in=messages.duration_message(timedelta(seconds=reached.effective_in_seconds)),
+            replicas_count=reached.replicas_count,
+            verifiers_count=reached.verifiers_count,
         )
 
     async def list_scopes(self, call: Call[pb.ListScopesRequest]) -> pb.ListScopesResponse:

@@ -1,0 +1,51 @@
+"""Several servers on one database."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.path.party import Party
+from tests.servers import ServerProcess, client
+from watchword_server.keyring import Keyring
+
+LEASE_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """Servers that share a database and a keyring, and the administrator at each."""
+
+    dsn: str
+    servers: list[ServerProcess]
+    admins: list[Party]
+
+
+@contextmanager
+def running_fleet(dsn: str, count: int, *, transport: str = "auto", **environment: str) -> Iterator[Fleet]:
+    """So many servers, with short leases."""
+    with tempfile.TemporaryDirectory(prefix="ww") as name, ExitStack() as stack:
+        folder = Path(name)
+        keyring = folder / "keyring"
+        keyring.touch(mode=0o600)
+        keyring.write_text(Keyring.generate().dump())
+        settings = {
+            "WATCHWORD_DATABASE_URL": dsn,
+            "WATCHWORD_KEYRING_FILE": str(keyring),
+            "WATCHWORD_TRANSPORT": transport,
+            "WATCHWORD_LEASE_SECONDS_MAX": str(LEASE_SECONDS),
+            **environment,
+        }
+        servers = [ServerProcess(folder, settings) for _ in range(count)]
+        made = servers[0].run("bootstrap", "--quiet")
+        assert made.returncode == 0, made.stderr
+        token = made.stdout.strip()
+        admins = []
+        for server in servers:
+            stack.enter_context(server)
+            made_client = stack.enter_context(client(server.address, token))
+            admins.append(Party(made_client.channel, token))
+        yield Fleet(dsn, servers, admins)
