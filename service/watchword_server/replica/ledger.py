@@ -138,15 +138,15 @@ class Ledger:
             if log is not None and page.number < log.number:
                 return False
             log = self._begin(page.number, now)
-        elif page.number < log.number:
-            return True  # Asked for earlier than what is known by now.
+            self.mark = page.mark
         for change in page.changes:
             if change.number == log.number + 1:
                 log.append(change, now)
             elif change.number > log.number:  # A gap is a flush, never silence.
                 log = self._begin(change.number, now)
+        if page.changes and page.changes[-1].number == log.number:
+            self.mark = page.mark
         self.log = log
-        self.mark = page.mark
         for stream in self._attached.values():
             stream.told()
         return True
