@@ -14,6 +14,7 @@ import trustme
 
 from tests.client.echo import KINDS, SERVICE, aio_call, generic, sync_call
 from watchword import PlaintextRefusedError, StaticToken, TokenFile, TokenSourceError, aio, sync
+from watchword.credentials.plugin import channel_options
 from watchword.credentials.target import is_local, refuse_proxy
 
 TOKEN = "ww_canary"
@@ -303,3 +304,16 @@ def test_targets_on_this_machine(target: str) -> None:
 )
 def test_targets_that_are_or_may_be_elsewhere(target: str) -> None:
     assert not is_local(target)
+
+
+@pytest.mark.parametrize("connect", [aio.connect, sync.connect])
+def test_a_keepalive_that_grpc_would_not_keep_is_refused(connect: Any) -> None:
+    with pytest.raises(ValueError, match="at least 10"):
+        connect("127.0.0.1:1", token="unused", keepalive_seconds=9)
+
+
+@pytest.mark.parametrize(("asked", "kept_ms"), [(None, 310_000), (10, 10_000), (20.5, 20_500)])
+def test_connections_are_tried_while_a_call_is_open(asked: float | None, kept_ms: int) -> None:
+    options = dict(channel_options(asked, plaintext=False))
+    assert options["grpc.keepalive_time_ms"] == kept_ms
+    assert "grpc.keepalive_permit_without_calls" not in options

@@ -9,10 +9,9 @@ import grpc
 
 from watchword.bearer import AUTHORIZATION
 from watchword.credentials.plugin import (
-    CHANNEL_OPTIONS,
-    PLAINTEXT_OPTIONS,
     bearer_value,
     channel_credentials,
+    channel_options,
     source_of,
 )
 from watchword.credentials.source import TokenSource, TokenSourceError
@@ -43,6 +42,7 @@ def connect(
     root_certificates: bytes | None = None,
     private_key: bytes | None = None,
     certificate_chain: bytes | None = None,
+    keepalive_seconds: float | None = None,
     options: Sequence[tuple[str, Any]] = (),
     allow_plaintext_on_network_danger: bool = False,
 ) -> grpc.Channel:
@@ -56,9 +56,11 @@ def connect(
         allow_plaintext_on_network_danger=allow_plaintext_on_network_danger,
     )
     if credentials is not None:
-        return grpc.secure_channel(target, credentials, options=[*CHANNEL_OPTIONS, *options])
+        return grpc.secure_channel(
+            target, credentials, options=[*channel_options(keepalive_seconds, plaintext=False), *options]
+        )
     bearer = BearerInterceptor(source_of(token))
-    plain = grpc.insecure_channel(target, options=[*PLAINTEXT_OPTIONS, *options])
+    plain = grpc.insecure_channel(target, options=[*channel_options(keepalive_seconds, plaintext=True), *options])
     return grpc.intercept_channel(plain, bearer)
 
 

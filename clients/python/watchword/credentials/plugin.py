@@ -12,9 +12,25 @@ from watchword.credentials.target import is_local
 
 # gRPC's own bound is two minutes, which would be added to every outage of the server.
 RECONNECT_MS_MAX: Final = 5_000
-CHANNEL_OPTIONS: Final = (("grpc.max_reconnect_backoff_ms", RECONNECT_MS_MAX),)
-# A proxy out of the environment would take a plaintext call off this machine.
-PLAINTEXT_OPTIONS: Final = (("grpc.enable_http_proxy", 0), *CHANNEL_OPTIONS)
+KEEPALIVE_SECONDS_MIN: Final = 10.0
+"""gRPC's clients ping no more often; a Watchword server takes that."""
+# Servers of other people end the connection of a client that pings more often than every 300 s. Asking for keepalive at
+# all has gRPC set the socket's user timeout as well, so that a peer that vanished is noticed this soon after a write.
+_KEEPALIVE_SECONDS_DEFAULT: Final = 310.0
+_KEEPALIVE_TIMEOUT_MS: Final = 20_000
+
+
+def channel_options(keepalive_seconds: float | None, *, plaintext: bool) -> tuple[tuple[str, int], ...]:
+    """The options of every channel made here. Raises ValueError for a keepalive below KEEPALIVE_SECONDS_MIN."""
+    if keepalive_seconds is not None and not keepalive_seconds >= KEEPALIVE_SECONDS_MIN:
+        raise ValueError("keepalive_seconds must be at least 10")
+    return (
+        ("grpc.max_reconnect_backoff_ms", RECONNECT_MS_MAX),
+        ("grpc.keepalive_time_ms", int((keepalive_seconds or _KEEPALIVE_SECONDS_DEFAULT) * 1000)),
+        ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
+        # A proxy out of the environment would take a plaintext call off this machine.
+        *((("grpc.enable_http_proxy", 0),) if plaintext else ()),
+    )
 
 
 def source_of(token: TokenSource | str) -> TokenSource:
