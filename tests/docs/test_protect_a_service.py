@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import pytest
 
+from tests.client.subjects import until
 from tests.docs.documents import blocks, code, rows
 from tests.docs.ports import free_port
 from tests.docs.reasons import reason_in
@@ -17,6 +18,8 @@ from tests.tooling.sources import ROOT
 from watchword import Rule
 from watchword.interceptor import denial
 from watchword.testing import FakeAuthority, serve
+from watchword.v1 import token_service_pb2
+from watchword.v1.token_service_pb2_grpc import TokenServiceStub
 
 GUIDE = "docs/protect-a-service.md"
 
@@ -38,6 +41,11 @@ def names_of(heading: str, replaced: dict[str, str] | None = None) -> dict[str, 
     return names
 
 
+def keep_own_token(authority: FakeAuthority) -> None:
+    """Where the guide says that it is."""
+    Path("orders.token").write_text(authority.issue("orders", scopes=["watchword.validate"], audiences=["watchword"]))
+
+
 def test_the_table_makes_a_policy() -> None:
     rules = names_of("What each method needs")["policy"].rules
     assert rules["/orders.v1.OrdersService/GetOrder"] == Rule(scopes=("orders.read",))
@@ -51,7 +59,7 @@ def test_the_blocking_server_serves_whom_it_should_and_refusals_explain_themselv
 
     explain = names_of("What callers see")["explain"]
     authority = FakeAuthority()
-    Path("orders.token").write_text(authority.issue("orders", scopes=["watchword.validate"], audiences=["watchword"]))
+    keep_own_token(authority)
     reader = authority.issue("alice", scopes=["orders.read"], audiences=["orders"])
     narrow = authority.issue("bob", scopes=["orders.watch"], audiences=["orders"])
     with serve(authority) as address:
@@ -73,6 +81,42 @@ def test_the_blocking_server_serves_whom_it_should_and_refusals_explain_themselv
             assert explain(refused.value) == "try again in 1 s"
         finally:
             server.stop(None).wait()
+
+
+async def test_the_caching_server_answers_from_memory_until_the_token_is_revoked() -> None:
+    from orders.v1 import orders_pb2, orders_pb2_grpc
+
+    from watchword.aio import connect
+
+    class Orders(orders_pb2_grpc.OrdersServiceServicer):
+        async def GetOrder(self, request: Any, context: Any) -> Any:
+            return orders_pb2.GetOrderResponse()
+
+    authority = FakeAuthority()
+    keep_own_token(authority)
+    admin = authority.issue("admin", scopes=["watchword.revoke"], audiences=["watchword"])
+    reader = authority.issue("alice", scopes=["orders.read"], audiences=["orders"])
+    orders = Orders()  # type: ignore[abstract]  # one of its methods is enough here
+    with serve(authority) as address:
+        target = f"127.0.0.1:{free_port()}"
+        shown = names_of("Checks from memory", {"127.0.0.1:7600": address, "127.0.0.1:7700": target})
+        async with shown["serving"](orders) as verifier, connect(target, token=reader) as channel:
+            stub = orders_pb2_grpc.OrdersServiceStub(channel)
+
+            async def get() -> None:
+                await stub.GetOrder(orders_pb2.GetOrderRequest(order_id="42"), timeout=10)
+
+            await get()
+            await until(lambda: verifier.status().caching)
+            await get()
+            with authority.unavailable():
+                await get()
+            async with connect(address, token=admin) as own:
+                reply = await TokenServiceStub(own).Revoke(token_service_pb2.RevokeRequest(token=reader), timeout=10)
+            assert (reply.propagation, reply.verifiers_count) == (token_service_pb2.PROPAGATION_COMPLETE, 1)
+            with pytest.raises(grpc.RpcError) as refused:
+                await get()
+            assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 async def test_the_channels_can_be_made(tmp_path: Path) -> None:

@@ -1,16 +1,33 @@
-"""The seam between an interceptor and whoever judges tokens: the contract, the verdicts, and the remote verifiers."""
+"""The seam between an interceptor and whoever judges tokens: the contract, the verdicts, a caching verifier's settings."""
 
-from watchword.verifier.contract import BlockingVerifier, Verifier, VerifierUnavailableError
+from watchword.verifier.contract import (
+    BlockingVerifier,
+    ImmediateVerifier,
+    OpenStream,
+    StreamGates,
+    Verifier,
+    VerifierUnavailableError,
+)
+from watchword.verifier.limits import CacheLimits
+from watchword.verifier.misses import MissLimits
+from watchword.verifier.status import Measurement, VerifierStatus
 from watchword.verifier.verdict import Active, Answer, Inactive, Insufficient, Position, Verdict
 
 __all__ = [
     "Active",
     "Answer",
     "BlockingVerifier",
+    "CacheLimits",
+    "ImmediateVerifier",
     "Inactive",
     "Insufficient",
+    "Measurement",
+    "MissLimits",
+    "OpenStream",
     "Position",
+    "StreamGates",
     "Verdict",
     "Verifier",
+    "VerifierStatus",
     "VerifierUnavailableError",
 ]
