@@ -1,4 +1,4 @@
-"""The seam between an interceptor and whoever judges tokens: the contract, the verdicts, a caching verifier's settings."""
+"""The seam between an interceptor and whoever judges tokens: contract, verdicts, and a caching verifier's settings."""
 
 from watchword.verifier.contract import (
     BlockingVerifier,
