@@ -12,11 +12,11 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from watchword_server.replica.ledger import Ledger
-from watchword_server.replica.observer import Observer
 
 from watchword.lease import SystemClock
+from watchword_server.replica.ledger import Ledger
 from watchword_server.replica.member import Member
+from watchword_server.replica.observer import Observer
 from watchword_server.replica.propagation import Propagation
 from watchword_server.store.contract import (
     Actor,
