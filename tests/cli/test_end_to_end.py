@@ -85,6 +85,28 @@ def test_many_are_revoked_by_issuer_with_what_they_issued(server: ServerProcess)
     assert server.run("validate", "--as", "shop", stdin=child).returncode == 1
 
 
+def test_all_that_was_issued_before_is_revoked_but_the_callers_own_token(server: ServerProcess) -> None:
+    secret = issue(server, "before", "--scope", "cart.read")
+    ended = server.run("revoke", "--all", "--issued-before", "0s", "--reason", "BREAK_IN", "--yes", "-o", "json")
+    answer = json.loads(ended.stdout)
+    assert (ended.returncode, answer["propagation"]) == (0, "PROPAGATION_COMPLETE"), ended.stderr
+    assert answer["revoked_count"] >= 1
+    assert answer["replicas_count"] == 1
+    assert server.run("validate", "--as", "shop", stdin=secret).returncode == 1
+    # The administrator's lives.
+    assert server.run("tokens", "list").returncode == 0
+
+
+def test_servers_are_listed_with_what_they_have_applied(server: ServerProcess) -> None:
+    ended = server.run("watchers", "-o", "json")
+    assert ended.returncode == 0, ended.stderr
+    answer = json.loads(ended.stdout)
+    (replica,) = answer["replicas"]
+    assert f":{server.pid} " in replica["name"]
+    assert answer["watchers"] == []
+    assert "asks at every check" in server.run("watchers").stderr
+
+
 def test_nobody_gives_what_they_do_not_hold(server: ServerProcess) -> None:
     plain = server.run(
         "issue", "--subject", "plain", "--audience", "watchword", "--scope", "watchword.issue", "--quiet"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import urllib.request
@@ -137,27 +138,18 @@ def test_a_second_signal_ends_all_workers_at_once(dsn: str) -> None:
 @TRANSPORTS
 @pytest.mark.parametrize("count", ["1", "2"])
 def test_a_second_server_on_the_port_fails_clearly(dsn: str, transport: str, count: str) -> None:
-    with two_workers(dsn, transport) as running:
+    with running_watchword(dsn, transport=transport, WATCHWORD_WORKERS=count) as running:
         environment = {
             **running.server.environment,
             "WATCHWORD_LISTEN": running.address,
-            "WATCHWORD_WORKERS": count,
             "WATCHWORD_METRICS_LISTEN": "",
         }
-        ended = ServerProcess(running.server.data_dir, environment).run("serve")
-        assert ended.returncode == 78, ended.stderr
-        assert f"cannot listen on {running.address}: Address already in use" in ended.stderr
-        assert "WATCHWORD_LISTEN" in ended.stderr
+        for others in ("1", "2"):
+            ended = ServerProcess(running.server.data_dir, environment).run("serve", "--workers", others)
+            assert ended.returncode == 78, ended.stderr
+            assert f"cannot listen on {running.address}: Address already in use" in ended.stderr
+            assert "WATCHWORD_LISTEN" in ended.stderr
         one_call(running)
-
-
-@TRANSPORTS
-def test_workers_are_refused_a_port_that_one_server_has(dsn: str, transport: str) -> None:
-    with running_watchword(dsn, transport=transport) as running:
-        environment = {**running.server.environment, "WATCHWORD_LISTEN": running.address}
-        ended = ServerProcess(running.server.data_dir, environment).run("serve", "--workers", "2")
-        assert ended.returncode == 78, ended.stderr
-        assert f"cannot listen on {running.address}: Address already in use" in ended.stderr
 
 
 def test_workers_end_when_their_parent_is_killed(dsn: str) -> None:
@@ -199,6 +191,19 @@ def test_arguments_of_a_worker_hold_no_secret(dsn: str) -> None:
         assert "peppers" not in shown
         assert keyring.dump().strip() not in shown
         assert dsn not in shown
+
+
+def test_each_worker_is_a_replica_and_a_dead_one_is_waited_for_no_longer_than_its_lease(dsn: str) -> None:
+    with two_workers(dsn, "auto", WATCHWORD_LEASE_SECONDS_MAX="2") as running:
+        admin = Party(running.admin.channel, running.admin_token)
+        reached = admin.revoke(token=admin.issue(unique()).secret)
+        assert (reached.propagation, reached.replicas_count) == (pb.PROPAGATION_COMPLETE, 2)
+        workers(running.server)["1"].kill()
+        running.server.wait_for_log(ENDED)
+        running.server.environment["WATCHWORD_TOKEN"] = running.admin_token
+        ended = running.server.run("revoke", "--subject", "admin", "--yes", "--wait", "30s", "-o", "json")
+        assert ended.returncode == 0, ended.stderr
+        assert json.loads(ended.stdout)["propagation"] == "PROPAGATION_COMPLETE"
 
 
 def test_a_data_folder_has_one_database_and_one_administrator_for_all_workers() -> None:

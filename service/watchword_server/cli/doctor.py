@@ -32,7 +32,7 @@ def doctor(
     output: OutputOption = OutputFormat.TABLE,
     address: Annotated[
         str | None,
-        typer.Option(envvar="WATCHWORD_ADDRESS", help="Where the server should answer. [default: where it listens]"),
+        typer.Option(envvar="WATCHWORD_ADDRESS", help="Where the server should answer. Default: where it listens."),
     ] = None,
     ca_file: CaFileOption = None,
     certificate_file: CertificateFileOption = None,

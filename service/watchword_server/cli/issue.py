@@ -39,7 +39,7 @@ def issue(
     ttl: Annotated[
         timedelta | None,
         typer.Option(
-            parser=duration, metavar="DURATION", help="How long it lives: 90d, 12h, 30m. [default: the server's]"
+            parser=duration, metavar="DURATION", help="How long it lives: 90d, 12h, 30m. Default: the server's."
         ),
     ] = None,
     name: Annotated[str, typer.Option(help="A label for people.", show_default=False)] = "",
@@ -48,7 +48,7 @@ def issue(
     ] = None,
     request_id: Annotated[
         str,
-        typer.Option(help="Makes running the command again safe for 24 h. [default: a random one]", show_default=False),
+        typer.Option(help="Makes running the command again safe for 24 h. Default: a random one.", show_default=False),
     ] = "",
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Only the secret on stdout, to pipe into a secret manager.")

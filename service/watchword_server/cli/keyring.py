@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 FileOption = Annotated[
     Path | None,
     typer.Option(
-        "--file", envvar="WATCHWORD_KEYRING_FILE", help="The keyring. [default: keyring.json in the data folder]"
+        "--file", envvar="WATCHWORD_KEYRING_FILE", help="The keyring. Default: keyring.json in the data folder."
     ),
 ]
 PrintOption = Annotated[

@@ -42,7 +42,7 @@ def revoke(
         typer.Option(parser=when, metavar="WHEN", help="With --all: those issued before 2h ago, or an instant."),
     ] = None,
     file: Annotated[
-        Path | None, typer.Option("--file", help="Where the token is. [default: standard input, or a prompt]")
+        Path | None, typer.Option("--file", help="Where the token is. Default: standard input, or a prompt.")
     ] = None,
     cascade: Annotated[
         bool, typer.Option("--cascade", help="Also everything these tokens issued, to the leaves.")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def serve(
     workers: Annotated[
         int | None,
-        typer.Option(min=1, max=64, help="Processes to serve the one port with. [default: WATCHWORD_WORKERS, or 1]"),
+        typer.Option(min=1, max=64, help="Processes to serve the one port with. Default: WATCHWORD_WORKERS, or 1."),
     ] = None,
 ) -> None:
     """Run the server until SIGTERM or Ctrl-C; twice ends it at once. Needs no settings to begin.

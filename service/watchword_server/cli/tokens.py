@@ -87,7 +87,7 @@ def show(
         str | None, typer.Argument(help="The public half. Without it, the whole token is read as `validate` does.")
     ] = None,
     file: Annotated[
-        Path | None, typer.Option("--file", help="Where the token is. [default: standard input, or a prompt]")
+        Path | None, typer.Option("--file", help="Where the token is. Default: standard input, or a prompt.")
     ] = None,
 ) -> None:
     """Show one token's record."""

@@ -36,7 +36,7 @@ def validate(
     session: Session,
     *,
     file: Annotated[
-        Path | None, typer.Option("--file", help="Where the token to judge is. [default: standard input, or a prompt]")
+        Path | None, typer.Option("--file", help="Where the token to judge is. Default: standard input, or a prompt.")
     ] = None,
     scope: Annotated[list[str] | None, typer.Option(help="A scope that the call would need. Repeat.")] = None,
     explain: Annotated[
