@@ -11,6 +11,7 @@ import pytest
 
 from tests.cli.authority import Authority
 from tests.cli.conftest import PROCESS_SECONDS_MAX, CommandLine
+from tests.docs.test_command_line import commands
 from tests.servers import WATCHWORD
 
 # The server's packages, which an installation of the command line alone does not have. (Not pydantic: typer needs it.)
@@ -33,7 +34,7 @@ WITHOUT_SERVER = (
 COMMANDS = [
     *(["issue"], ["validate"], ["revoke"], ["serve"], ["bootstrap"], ["doctor"]),
     *(["tokens", "list"], ["tokens", "show"], ["scopes", "list"], ["scopes", "register"], ["audit", "list"]),
-    *(["db", "upgrade"], ["db", "status"]),
+    *(["db", "upgrade"], ["db", "status"], ["watchers"]),
     *(["keyring", name] for name in ("new", "add-version", "make-current", "show-versions")),
 ]
 
@@ -48,6 +49,13 @@ def without_server(watchword: CommandLine, *arguments: str) -> subprocess.Comple
         env=watchword.environment,
         check=False,
     )
+
+
+def test_help_breaks_no_lines_and_loses_no_words() -> None:
+    for name, command in commands().items():
+        assert "\n" not in command.help.replace("\n\n", ""), name
+        # Typer takes what is in brackets for markup.
+        assert [one.help for one in command.params if "[" in (one.help or "")] == [], name
 
 
 def test_help_loads_nothing_of_the_server() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -42,9 +44,9 @@ def build() -> typer.Typer:
         context_settings=settings,
     )
     program.callback()(_options)
-    program.command("issue")(remote(issue.issue))
-    program.command("validate")(remote(validate.validate))
-    program.command("revoke")(remote(revoke.revoke))
+    _command(program, "issue", remote(issue.issue))
+    _command(program, "validate", remote(validate.validate))
+    _command(program, "revoke", remote(revoke.revoke))
     _group(program, "tokens", "Look at tokens' records.", list=remote(tokens.list_tokens), show=remote(tokens.show))
     _group(
         program,
@@ -54,11 +56,18 @@ def build() -> typer.Typer:
         register=remote(scopes.register),
     )
     _group(program, "audit", "Who did what.", list=remote(audit.list_events))
-    program.command("watchers")(remote(watchers.watchers))
-    program.command("serve", rich_help_panel=_OPERATE)(serve.serve)
-    program.command("bootstrap", rich_help_panel=_OPERATE)(bootstrap.bootstrap)
-    program.command("doctor", rich_help_panel=_OPERATE)(doctor.doctor)
-    _group(program, "db", "The database's schema.", _OPERATE, upgrade=database.upgrade, status=database.status)
+    _command(program, "watchers", remote(watchers.watchers))
+    _command(program, "serve", serve.serve, _OPERATE)
+    _command(program, "bootstrap", bootstrap.bootstrap, _OPERATE)
+    _command(program, "doctor", doctor.doctor, _OPERATE)
+    _group(
+        program,
+        "db",
+        "The database: its schema, and what a restore needs.",
+        _OPERATE,
+        upgrade=database.upgrade,
+        status=database.status,
+    )
     _group(
         program,
         "keyring",
@@ -74,10 +83,17 @@ def build() -> typer.Typer:
     return program
 
 
-def _group(program: typer.Typer, name: str, description: str, panel: str | None = None, **commands: object) -> None:
+def _command(program: typer.Typer, name: str, function: Callable[..., None], panel: str | None = None) -> None:
+    # Below the first paragraph Typer would break lines where the source does.
+    paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
+    text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    program.command(name, help=text, rich_help_panel=panel)(function)
+
+
+def _group(program: typer.Typer, name: str, description: str, panel: str | None = None, **commands: Any) -> None:
     group = typer.Typer(help=description, no_args_is_help=True)
     for command_name, function in commands.items():
-        group.command(command_name)(function)  # type: ignore[type-var]  # commands differ in their parameters
+        _command(group, command_name, function)
     program.add_typer(group, name=name, rich_help_panel=panel)
 
 
