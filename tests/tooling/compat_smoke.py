@@ -1,5 +1,5 @@
 """The client library at work with whatever versions are installed: every module imported, and calls of all four kinds
-through both interceptors and both kinds of channel.
+through both interceptors and both kinds of channel, and tokens judged by both caching verifiers.
 
 A program and not a test: the environments that run it have the base install of the library and nothing else.
 """
@@ -10,6 +10,8 @@ import asyncio
 import importlib
 import pkgutil
 import sys
+import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
@@ -24,8 +26,9 @@ import watchword.sync
 from watchword.identity import current_identity
 from watchword.policy import Policy
 from watchword.status import error_info
-from watchword.testing import FakeAuthority
+from watchword.testing import FakeAuthority, serve
 from watchword.v1 import token_service_pb2, token_service_pb2_grpc
+from watchword.verifier import Inactive
 
 SERVICE = "compat.v1.Echo"
 KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
@@ -179,6 +182,60 @@ def refusals(authority: FakeAuthority, good: str) -> Iterator[tuple[str, grpc.St
     yield "a revoked token", grpc.StatusCode.UNAUTHENTICATED, "TOKEN_INACTIVE", good
 
 
+async def check_caching_aio() -> None:
+    authority = FakeAuthority()
+    own, token = own_token(authority), authority.issue("alice")
+    with serve(authority) as address:
+        async with watchword.aio.connect(address, token=own) as channel:
+            verifier = watchword.aio.CachingVerifier(channel, name="compat")
+            try:
+                await verifier.start()
+                await asyncio.to_thread(wait_for_lease, verifier)
+                before = await verifier.check(token, ())
+                with authority.unavailable():
+                    expect(await verifier.check(token, ()), before, "aio, from memory")
+                await asyncio.to_thread(revoke, address, authority, token)
+                expect(await verifier.check(token, ()), Inactive(), "aio, revoked")
+            finally:
+                await verifier.close()
+
+
+def check_caching_sync() -> None:
+    authority = FakeAuthority()
+    own, token = own_token(authority), authority.issue("alice")
+    with serve(authority) as address, watchword.sync.connect(address, token=own) as channel:
+        verifier = watchword.sync.CachingVerifier(channel, name="compat")
+        try:
+            verifier.start()
+            wait_for_lease(verifier)
+            before = verifier.check(token, ())
+            with authority.unavailable():
+                expect(verifier.check(token, ()), before, "sync, from memory")
+            revoke(address, authority, token)
+            expect(verifier.check(token, ()), Inactive(), "sync, revoked")
+        finally:
+            verifier.close()
+
+
+def wait_for_lease(verifier: watchword.aio.CachingVerifier | watchword.sync.CachingVerifier) -> None:
+    give_up_at = time.monotonic() + SECONDS_MAX
+    tick = threading.Event()
+    while not verifier.status().caching:
+        expect(time.monotonic() < give_up_at, True, "a lease in time")
+        tick.wait(0.01)
+
+
+def own_token(authority: FakeAuthority) -> str:
+    return authority.issue("echo", scopes=["watchword.validate"], audiences=["watchword"])
+
+
+def revoke(address: str, authority: FakeAuthority, token: str) -> None:
+    """Over the wire: the reply says that every verifier knows."""
+    with watchword.sync.connect(address, token=own_token(authority)) as channel:
+        reply = token_service_pb2_grpc.TokenServiceStub(channel).Revoke(token_service_pb2.RevokeRequest(token=token))
+    expect(reply.verifiers_count, 1, "verifiers that know")
+
+
 def check_generated_code() -> None:
     """Messages survive their own encoding, and the stub has the methods."""
     request = token_service_pb2.ValidateRequest(token="t", required_scopes=["orders.read"])
@@ -192,8 +249,10 @@ def main() -> None:
     check_generated_code()
     asyncio.run(check_aio(FakeAuthority()))
     check_sync(FakeAuthority())
+    asyncio.run(check_caching_aio())
+    check_caching_sync()
     found = ", ".join(f"{name} {version(name)}" for name in ("grpcio", "protobuf", "googleapis-common-protos"))
-    sys.stdout.write(f"{found}: {count} modules, both interceptors, all four kinds of call\n")
+    sys.stdout.write(f"{found}: {count} modules, both interceptors, all four kinds of call, both caches\n")
 
 
 if __name__ == "__main__":
