@@ -21,7 +21,7 @@ from watchword_server.store.recording import Event, record
 from watchword_server.store.rows import grants_of, new_event_id
 
 # So many are in memory at a time, whatever a revocation ends, and everybody else's calls get their turns between them.
-_ROWS_AT_A_TIME: Final = 2_000
+_ROWS_AT_A_TIME: Final = 500
 # To name more than so many to every verifier takes longer than to have them forget all.
 CHANGES_MAX: Final = 100_000
 
@@ -43,7 +43,7 @@ async def end_together(connection: Connection, revocations: Sequence[Revocation]
     # this call, an earlier one, or nobody ended the token.
     changes.add(share.named for share in shares if share.named is not None)
     if changes.token_ids or changes.everything:
-        row = await connection.fetchrow(query("revoke_position"), changes.everything, sorted(changes.token_ids))
+        row = await connection.fetchrow(query("revoke_position"), changes.everything, list(changes.token_ids))
     else:
         row = await connection.fetchrow(query("position"))
     position = Position(row["epoch"], row["position"])
