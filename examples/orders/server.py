@@ -13,9 +13,10 @@ import grpc
 
 from orders.v1 import orders_pb2, orders_pb2_grpc
 from watchword import Policy, TokenFile, TokenSource, current_identity
-from watchword.aio import RemoteVerifier, ServerInterceptor, connect
+from watchword.aio import CachingVerifier, ServerInterceptor, connect
 
 GRACE_SECONDS = 5.0
+KEEPALIVE_SECONDS = 20.0
 STATES = ("packed", "shipped", "delivered")
 
 
@@ -48,9 +49,9 @@ async def serving(
     service: OrdersService, authority: str, token: TokenSource, address: str = "127.0.0.1:7700"
 ) -> AsyncIterator[str]:
     """Serves until the end of the block, and gives the address. `token` is the service's own, for `authority`."""
-    async with connect(authority, token=token) as channel:
-        interceptor = ServerInterceptor(RemoteVerifier(channel), Policy(orders_pb2.DESCRIPTOR))
-        server = grpc.aio.server(interceptors=[interceptor])
+    async with connect(authority, token=token, keepalive_seconds=KEEPALIVE_SECONDS) as channel:
+        verifier = CachingVerifier(channel, name="orders")
+        server = grpc.aio.server(interceptors=[ServerInterceptor(verifier, Policy(orders_pb2.DESCRIPTOR))])
         orders_pb2_grpc.add_OrdersServiceServicer_to_server(service, server)
         port = server.add_insecure_port(address)
         await server.start()
@@ -58,6 +59,8 @@ async def serving(
             yield f"{address.rpartition(':')[0]}:{port}"
         finally:
             await server.stop(GRACE_SECONDS)
+            # Gives the lease back: no revocation waits for a service that has gone.
+            await verifier.close()
 
 
 async def main(token_file: str) -> None:
