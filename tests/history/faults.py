@@ -23,6 +23,7 @@ from tests.history.process import family
 
 JUMP_SECONDS: Final = 3600.0
 DEATH_SECONDS_MAX: Final = 30
+PRUNED_AFTER_SECONDS: Final = 1.0
 # A wire that these befall delays revocations by more than the lease: acknowledgements are late, and renewals arrive.
 DELAYS: Final = ("latency", "slow", "hole_down")
 OF_VERIFIERS: Final = ("stop_verifier", "kill_verifier", "jump", "verifier_wire", "prune", "restart_everything")
@@ -49,6 +50,8 @@ class Faults:
             fault: Callable[[Step], None] = getattr(self, step.kind)
             with self._verifiers if step.kind in OF_VERIFIERS else nullcontext():
                 fault(step)
+            if step.kind not in OF_VERIFIERS:
+                self._supervise()
 
     def hurry(self) -> None:
         """No more faults than the one under way."""
@@ -96,7 +99,7 @@ class Faults:
         name = self._replica(step)
         with self._recorded("kill_replica", name):
             self._kill_replicas([name])
-            start_all([self._fleet.replicas[name].server])
+            self._fleet.replicas[name].start()
 
     def stop_postgres(self, step: Step) -> None:
         """Frozen with all its backends, and thawed."""
@@ -120,7 +123,7 @@ class Faults:
         with self._recorded("rolling_restart", "replicas"):
             for replica in self._fleet.replicas.values():
                 replica.server.stop()
-                replica.server.start()
+                replica.start()
 
     def restart_everything(self, step: Step) -> None:
         """Everything dies at once and comes back."""
@@ -131,7 +134,7 @@ class Faults:
             for verifier in fleet.verifiers.values():
                 verifier.kill()
             fleet.postgres.revive()
-            start_all([replica.server for replica in fleet.replicas.values()])
+            start_all(fleet.replicas.values())
             for verifier in fleet.verifiers.values():
                 verifier.start()
 
@@ -152,11 +155,19 @@ class Faults:
                 fleet.break_link(link, "hole")
             try:
                 self._burst.run_few(here)
+                self._hurry.wait(max(1.0, step.leases) * LEASE_SECONDS)
                 self._forget_changes()
-                self._hurry.wait(step.leases * LEASE_SECONDS)
             finally:
                 for link in links:
                     fleet.break_link(link, "pass")
+
+    def _supervise(self) -> None:
+        """What ended by itself is started again, as anybody's supervisor would."""
+        for replica in self._fleet.replicas.values():
+            if replica.ended:
+                with self._recorded("ended_by_itself", replica.name):
+                    replica.server.wait()
+                    replica.start()
 
     # ---- the means ---------------------------------------------------------------------------------------------------
 
@@ -212,9 +223,13 @@ class Faults:
         _kill(family(self._postmaster()))
 
     def _forget_changes(self) -> None:
+        """As housekeeping does, only sooner: whoever still reads has read it."""
         with psycopg.connect(self._fleet.postgres.dsn) as database:
-            # As housekeeping does, only sooner.
-            database.execute("update feed set pruned_to = position")
+            database.execute(
+                "update feed set pruned_to = greatest(pruned_to, ("
+                "select max(number) from positions where taken_at < now() - make_interval(secs => %s)))",
+                (PRUNED_AFTER_SECONDS,),
+            )
             database.execute("delete from changes using feed where changes.position <= feed.pruned_to")
             database.execute("delete from positions using feed where positions.number < feed.pruned_to")
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
+
+import psutil
 
 from tests.history.process import ROOT, Program
 from tests.history.verifier_process import AUDIENCE, Configuration
@@ -25,6 +28,7 @@ from watchword_server.keyring import Keyring
 from watchword_server.store import migrate
 
 LEASE_SECONDS: Final = 2.0
+STARTS_MAX: Final = 5
 POSTGRES: Final = "postgres"
 EXTRA: Final = "extra"
 """The owner of the wires of verifiers that a test adds."""
@@ -43,12 +47,36 @@ class Shape:
 
 
 class Replica:
-    """One `watchword serve`, under an address that it keeps."""
+    """One `watchword serve`, under an address that it keeps, and with somebody who starts it again."""
 
-    def __init__(self, name: str, server: ServerProcess, address: str) -> None:
+    def __init__(self, name: str, server: ServerProcess, address: str, *, workers: int) -> None:
         self.name = name
         self.server = server
         self.address = address
+        self._workers = workers
+
+    @property
+    def ended(self) -> bool:
+        """Whether its process is gone."""
+        try:
+            return psutil.Process(self.server.pid).status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return True
+
+    def start(self) -> None:
+        """Until all of it serves. It may give up while the database is away: then it is started again."""
+        for _ in range(STARTS_MAX - 1):
+            try:
+                self._start()
+            except AssertionError:
+                continue
+            return
+        self._start()
+
+    def _start(self) -> None:
+        self.server.start()
+        if self._workers > 1:
+            self.server.wait_for_log(re.compile(r"by \d+ workers"))
 
 
 class Fleet:
@@ -175,9 +203,8 @@ class Fleet:
             folder.mkdir()
             address = f"127.0.0.1:{_free_port()}"
             workers = self.shape.workers if name == self.shape.replicas[-1] else 1
-            self.replicas[name] = Replica(
-                name, ServerProcess(folder, self._environment(address, workers=workers)), address
-            )
+            server = ServerProcess(folder, self._environment(address, workers=workers))
+            self.replicas[name] = Replica(name, server, address, workers=workers)
 
     def _environment(self, address: str, *, workers: int) -> dict[str, str]:
         return {
@@ -197,7 +224,7 @@ class Fleet:
         made = first.server.run("bootstrap", "--quiet")
         assert made.returncode == 0, made.stderr
         _keep_secret(self.admin_token_file, made.stdout.strip())
-        start_all([replica.server for replica in self.replicas.values()])
+        start_all(self.replicas.values())
         with self.admin(first.name) as admin:
             request = pb.IssueRequest(subject=AUDIENCE, audiences=["watchword"], scopes=["watchword.validate"])
             _keep_secret(
@@ -220,10 +247,10 @@ class Fleet:
             self.retire(name)
 
 
-def start_all(servers: Sequence[ServerProcess]) -> None:
+def start_all(replicas: Iterable[Replica]) -> None:
     """All at once, until all serve."""
     with ThreadPoolExecutor() as pool:
-        list(pool.map(lambda server: server.start(), servers))
+        list(pool.map(lambda replica: replica.start(), replicas))
 
 
 @contextmanager

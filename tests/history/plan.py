@@ -54,13 +54,13 @@ def short() -> Plan:
         authority=(
             Step("stop_replica", 0, 3.0),
             Step("prune", 0, 1.0),
-            Step("kill_replica", 1),
-            Step("postgres_wire", 1, 1.5, "hole"),
             Step("stop_postgres", 0, 0.5),
+            Step("postgres_wire", 1, 1.5, "hole"),
             Step("burst", 0),
-            Step("postgres_wire", 0, 0.5, "half_open"),
             Step("rolling_restart"),
             Step("kill_postgres"),
+            Step("postgres_wire", 0, 0.5, "half_open"),
+            Step("kill_replica", 0),
             Step("restart_everything"),
         ),
     )
