@@ -121,6 +121,7 @@ class _Supervision:
         self._running: dict[int, _Process] = {}
         self._deaths: deque[float] = deque(maxlen=DEATHS_MAX)
         self._failure = ""
+        self._passed_on = 0
 
     async def run(self) -> None:
         """Until every worker has ended because that was asked for. Raises WorkersError."""
@@ -138,8 +139,11 @@ class _Supervision:
     async def _keep(self, orders: Orders) -> None:
         number, failures = orders.number, 0
         for attempt in count():
-            process = self._running[number] = await _Process.start(orders)
             if self._stop.requested.is_set():
+                return
+            process = self._running[number] = await _Process.start(orders)
+            # What was passed on while this one started: each request once, because two are a hurry.
+            for _ in range(self._passed_on):
                 process.ask_to_stop()
             if serves := await process.serves():
                 failures = 0
@@ -152,8 +156,6 @@ class _Supervision:
             _log.error("worker %d (process %d) ended: %s", number, process.pid, how)
             self._give_up_if_hopeless(number, served=serves)
             await self._pause(min(RESTART_SECONDS_MAX, RESTART_SECONDS_MIN * 4**failures))
-            if self._stop.requested.is_set():
-                return
             failures += 1
 
     def _serves(self, number: int, process: _Process, *, again: bool) -> None:
@@ -184,6 +186,7 @@ class _Supervision:
     async def _pass_on(self) -> None:
         for asked in (self._stop.requested, self._stop.hurried):
             await asked.wait()
+            self._passed_on += 1
             for process in self._running.values():
                 process.ask_to_stop()
         await asyncio.sleep(HURRIED_SECONDS)
