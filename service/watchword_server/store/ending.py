@@ -32,7 +32,9 @@ async def end_together(connection: Connection, revocations: Sequence[Revocation]
     A token that two of them name is ended by one, and was revoked before for the other.
     """
     shares = [_Share(revocation) for revocation in revocations]
-    changes = _Changes()
+    # Who ends everything within reach may end one token or a million: no verifier is told which.
+    wide = any(share.revocation.selector.issued_before is not None for share in shares)
+    changes = _Changes(0 if wide else CHANGES_MAX)
     asked = _first(shares)
     while asked.names_any:
         async for rows in _candidates(connection, asked):
@@ -135,9 +137,10 @@ def _within_reach(row: Any, grants: Sequence[Grant]) -> bool:
 
 
 class _Changes:
-    """The tokens that a position is about."""
+    """The tokens that a position is about; where they are more than `ids_max`, it stands for all there are."""
 
-    def __init__(self) -> None:
+    def __init__(self, ids_max: int) -> None:
+        self._ids_max = ids_max
         self.token_ids: set[UUID] = set()
         self.everything = False
 
@@ -145,7 +148,7 @@ class _Changes:
         if self.everything:
             return
         self.token_ids.update(token_ids)
-        if len(self.token_ids) > CHANGES_MAX:
+        if len(self.token_ids) > self._ids_max:
             self.everything = True
             self.token_ids.clear()
 
