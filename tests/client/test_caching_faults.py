@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -177,6 +178,19 @@ async def test_nothing_is_left_running_after_close(rig: FailingRig) -> None:
         await until(lambda: asyncio.all_tasks() == tasks)
         names = {thread.name for thread in threading.enumerate()}
         assert not {name for name in names if name.startswith("watchword-")}
+
+
+async def test_after_a_fork_the_child_watches_for_itself(rig: FailingRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with rig.attached() as subject:
+        parents = subject.verifier._watch
+        process = os.getpid()
+        monkeypatch.setattr(os, "getpid", lambda: process + 1)
+        await subject.check(rig.issue())
+        assert subject.verifier._watch is not parents
+        closed = parents.close()
+        if closed is not None:
+            await closed
+        await until(lambda: rig.watch.attempts == 2)
 
 
 async def test_closing_what_was_never_started_is_nothing(rig: FailingRig) -> None:

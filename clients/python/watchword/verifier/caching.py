@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -21,12 +22,16 @@ NAME_LENGTH_MAX: Final = 255
 LIBRARY: Final = "watchword-python"
 EYE_SECONDS: Final = 1.0
 """How often open streams are looked at."""
+RECHECKS_MAX: Final = 500
+"""How many of them are judged again at each look. The others wait: the next message of each is judged in any case, and
+calls that come in go before streams that say nothing.
+"""
 
 
 class WatchedStream:
     """An open stream: see OpenStream. Holds its token, as its call does, to have it judged again."""
 
-    __slots__ = ("_cache", "_gate", "_shut", "required_scopes", "token")
+    __slots__ = ("_cache", "_gate", "_shut", "is_due", "required_scopes", "token")
 
     def __init__(
         self,
@@ -38,6 +43,8 @@ class WatchedStream:
     ) -> None:
         self.token: Final = token
         self.required_scopes: Final = required_scopes
+        self.is_due = False
+        """Whether it waits to be judged again."""
         self._cache: Final = cache
         self._shut: Callable[[Verdict], None] | None = shut
         self._gate: Final = cache.register(token, lambda: self.end(Inactive()), lambda: recheck(self))
@@ -90,10 +97,10 @@ class Caching:
         self._lease_seconds: Final = lease_seconds
         self._prefix: Final = check_prefix(token_prefix)
         self._misses: Final = Misses(miss_limits or MissLimits())
-        self._attachment: Final = Attachment(name)
+        self._attachment = Attachment(name)
         self._asked_count = 0
         self._seen = (b"", 0)
-        self._due: Final[dict[WatchedStream, None]] = {}
+        self._due: Final[deque[WatchedStream]] = deque()
         self._cache: Cache | None = None
         try:
             self._clock: Clock | None = clock or SystemClock()
@@ -165,7 +172,14 @@ class Caching:
             self._seen = (position.epoch, position.number)
 
     def _recheck(self, stream: WatchedStream) -> None:
-        self._due[stream] = None
+        if not stream.is_due:
+            stream.is_due = True
+            self._due.append(stream)
+
+    def _forked(self) -> None:
+        """In the child, where no watch is open. The cache has seen to itself."""
+        self._due.clear()
+        self._attachment = Attachment(self._name)
 
     def _streams_due(self) -> list[WatchedStream]:
         """The open streams to be judged again now. None without a lease: then nothing is heard of any token, and the
@@ -176,8 +190,9 @@ class Caching:
             return []
         cache.expire_gates()
         due = []
-        while self._due:
-            stream = self._due.popitem()[0]
+        for _ in range(min(len(self._due), RECHECKS_MAX)):
+            stream = self._due.popleft()
+            stream.is_due = False
             if stream.is_open:
                 due.append(stream)
         return due

@@ -148,6 +148,8 @@ class CachingVerifier(Caching):
         process = os.getpid()
         if self._started_in == process or self._closed:
             return
+        if self._started_in is not None:
+            self._forked()
         self._started_in = process
         cache, clock = self._cache, self._clock
         if cache is not None and clock is not None:
@@ -164,7 +166,10 @@ class CachingVerifier(Caching):
 
     async def _judge_again(self, stream: WatchedStream) -> None:
         try:
-            verdict = await self.check(stream.token, stream.required_scopes)
+            # Apart from the limits on misses, which are for calls; RECHECKS_MAX bounds these.
+            verdict = self.check_now(stream.token, stream.required_scopes)
+            if verdict is None:
+                verdict = (await self._ask(stream.token, stream.required_scopes)).verdict
         except VerifierUnavailableError:
             # No reason to end a stream that says nothing: its next message is judged anyway.
             self._recheck(stream)

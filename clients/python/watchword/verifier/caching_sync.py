@@ -156,6 +156,8 @@ class CachingVerifier(Caching):
         with self._starting:
             if self._started_in == process or self._closed.is_set():
                 return
+            if self._started_in is not None:
+                self._forked()
             self._started_in = process
             cache, clock = self._cache, self._clock
             if cache is not None and clock is not None:
@@ -173,7 +175,10 @@ class CachingVerifier(Caching):
 
     def _judge_again(self, stream: WatchedStream) -> None:
         try:
-            verdict = self.check(stream.token, stream.required_scopes)
+            # Apart from the limits on misses, which are for calls; RECHECKS_MAX bounds these.
+            verdict = self.check_now(stream.token, stream.required_scopes)
+            if verdict is None:
+                verdict = (self._ask(stream.token, stream.required_scopes)).verdict
         except VerifierUnavailableError:
             # No reason to end a stream that says nothing: its next message is judged anyway.
             self._recheck(stream)
