@@ -1,0 +1,88 @@
+"""Which open streams are judged again, how many at a time, and that each is shut once."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.clocks import ManualClock
+from watchword.lease import instant
+from watchword.testing import FakeAuthority
+from watchword.verifier import Inactive, Verdict
+from watchword.verifier.caching import RECHECKS_MAX, Caching
+
+EPOCH = b"e" * 16
+
+
+class Bench:
+    """The memory of a verifier under a live lease, and no I/O."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.caching = Caching(name="orders", clock=self.clock)
+        assert self.caching._cache is not None
+        self.cache = self.caching._cache
+        self.cache.flush(EPOCH, 1)
+        self.cache.grant(instant(self.clock), 60.0, EPOCH, 1)
+        self.token = FakeAuthority().issue()
+        self.said: list[Verdict] = []
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def test_after_a_flush_the_streams_are_judged_again_so_many_at_a_time(bench: Bench) -> None:
+    streams = [bench.caching.open_stream(bench.token, (), bench.said.append) for _ in range(RECHECKS_MAX + 10)]
+    bench.cache.flush(EPOCH, 2)
+    bench.cache.flush(EPOCH, 3)
+    first = bench.caching._streams_due()
+    assert len(first) == RECHECKS_MAX
+    assert {*first, *bench.caching._streams_due()} == set(streams)
+    assert bench.caching._streams_due() == []
+
+
+def test_without_a_lease_nobody_asks_for_streams_that_say_nothing(bench: Bench) -> None:
+    bench.caching.open_stream(bench.token, (), bench.said.append)
+    bench.cache.flush(EPOCH, 2)
+    bench.cache.lapse()
+    assert bench.caching._streams_due() == []
+    bench.cache.grant(instant(bench.clock), 60.0, EPOCH, 2)
+    assert len(bench.caching._streams_due()) == 1
+
+
+def test_a_stream_that_has_ended_is_not_judged_again(bench: Bench) -> None:
+    stream = bench.caching.open_stream(bench.token, (), bench.said.append)
+    bench.cache.flush(EPOCH, 2)
+    stream.close()
+    stream.close()
+    assert bench.caching._streams_due() == []
+
+
+def test_a_change_shuts_a_stream_once_before_the_position_counts_as_applied(bench: Bench) -> None:
+    bench.caching.open_stream(bench.token, (), bench.said.append)
+    other = bench.caching.open_stream(FakeAuthority().issue(), (), bench.said.append)
+    for number in (2, 3):
+        bench.cache.apply(number, [bench.token[3:25]], everything=False, last=True)
+    assert bench.said == [Inactive()]
+    other.close()
+    bench.cache.flush(EPOCH, 4)
+    assert bench.caching._streams_due() == []
+
+
+def test_a_stream_whose_judgement_has_run_out_is_judged_again(bench: Bench) -> None:
+    bench.caching.open_stream(bench.token, (), bench.said.append)
+    assert bench.caching._streams_due() == []
+    bench.clock.advance(5.0)
+    assert len(bench.caching._streams_due()) == 1
+
+
+@pytest.mark.parametrize("wrong", [{"name": ""}, {"name": "x" * 256}, {"name": "x", "lease_seconds": 0.0}])
+def test_settings_that_make_no_sense_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="must"):
+        Caching(**wrong)  # type: ignore[arg-type]
+
+
+def test_neither_memory_nor_streams_show_a_token(bench: Bench) -> None:
+    stream = bench.caching.open_stream(bench.token, (), bench.said.append)
+    assert bench.token[25:] not in repr(stream) + repr(bench.caching) + repr(vars(bench.caching)) + repr(bench.cache)
