@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import grpc
 import psycopg
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from tests.conftest import Watchword
 from tests.path.party import Party, grant, refused, unique
@@ -303,3 +304,46 @@ def test_an_issuer_that_was_revoked_issues_nothing_more(admin: Party) -> None:
     issuer = admin.party(unique(), ["watchword.issue"], grants=[grant()])
     admin.revoke(pb.RevokeRequest(token_id=issuer.token_id, cascade=True))
     assert refused(issuer.issue, unique()).reason == "TOKEN_INACTIVE"
+
+
+def _all(before: Timestamp, **fields: object) -> pb.RevokeRequest:
+    return pb.RevokeRequest(all=pb.RevokeAll(issued_before=before), **fields)  # type: ignore[arg-type]  # its fields
+
+
+def test_everything_issued_before_an_instant_ends_within_reach(admin: Party) -> None:
+    team = unique("team")
+    lead = admin.party(f"{team}/lead", ["watchword.revoke"], grants=[grant("*", f"{team}/*", "* watchword")])
+    before = [admin.issue(f"{team}/one"), admin.issue(f"{team}/two")]
+    elsewhere = admin.issue(unique())
+    # As the database's clock has it: the call that follows comes later.
+    instant = admin.issue(f"{team}/three").token.created_at
+    since = admin.issue(f"{team}/four")
+    answer = lead.revoke(_all(instant, reason="BREAK-IN"))
+    assert answer.revoked_count == 2
+    # What the session's other tests issued.
+    assert answer.out_of_reach_count > 0
+    assert [admin.record(one.token.token_id).revoke_reason for one in before] == ["BREAK-IN", "BREAK-IN"]
+    for token_id in (elsewhere.token.token_id, since.token.token_id, lead.token_id):
+        assert admin.record(token_id).state == pb.TOKEN_STATE_LIVE
+    (event,) = (event for event in _revoke_events(admin, actor=f"{team}/lead") if not event.token_id)
+    assert event.details["count"] == "2"
+    again = lead.revoke(_all(instant))
+    assert (again.revoked_count, again.position.number >= answer.position.number) == (0, True)
+
+
+def test_everything_takes_an_instant_that_is_not_in_the_future(admin: Party) -> None:
+    nobody = admin.party(unique(), ["watchword.revoke"])
+    ahead = Timestamp(seconds=4_000_000_000)
+    for request, field in (
+        (pb.RevokeRequest(all=pb.RevokeAll()), "all.issued_before"),
+        (_all(ahead), "all.issued_before"),
+        (_all(Timestamp(seconds=2**62)), "all.issued_before"),
+    ):
+        answer = refused(nobody.revoke, request)
+        assert (answer.code, answer.fields) == (grpc.StatusCode.INVALID_ARGUMENT, (field,))
+
+
+def test_everything_takes_the_scope_to_revoke(admin: Party) -> None:
+    reader = admin.party(unique(), ["watchword.read"], grants=[grant()])
+    answer = refused(reader.revoke, _all(Timestamp(seconds=1)))
+    assert (answer.code, answer.reason) == (grpc.StatusCode.PERMISSION_DENIED, "SCOPE_MISSING")
