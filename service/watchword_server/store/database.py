@@ -179,6 +179,8 @@ def _options(connect_timeout_seconds: float, plan_cache_mode: str) -> dict[str, 
             "plan_cache_mode": plan_cache_mode,
             "jit": "off",
             "timezone": "UTC",
+            # A commit whose wait for its standby was cancelled says so by a warning only: a role must not hide it.
+            "client_min_messages": "warning",
             # A cascade looks for what was issued while it waited for the issuer's row, which no snapshot of before
             # shows. (test_cascade_misses_nothing_whatever_isolation_the_database_prefers)
             "default_transaction_isolation": "read committed",
