@@ -72,6 +72,15 @@ async def test_hot_query_prunes_partitions(many_partitions: Database) -> None:
         await connection.close()
 
 
+async def test_revocations_by_id_open_only_the_partitions_of_those_ids(many_partitions: Database) -> None:
+    connection = await many_partitions.connect()
+    ids = [_id(1), _id(200)]
+    assert len(await scanned(connection, query("revoke_named"), (ids[:1], False))) == 1
+    assert len(await scanned(connection, query("revoke_named"), (ids, True))) == 2
+    assert len(await scanned(connection, query("revoke_mark"), (ids, ["", ""]))) == 2
+    await connection.close()
+
+
 async def test_issuers_are_locked_without_opening_other_partitions(many_partitions: Database) -> None:
     connection = await many_partitions.connect()
     issuer = new_token(ends_in=timedelta(days=200))

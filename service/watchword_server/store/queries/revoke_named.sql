@@ -1,5 +1,5 @@
 -- As revoke_candidates.sql, for tokens named by id alone: only the partitions that the ids lie in are opened
--- (test_hot_query_prunes_partitions).
+-- (test_revocations_by_id_open_only_the_partitions_of_those_ids).
 select
   tokens.id, tokens.subject, tokens.audiences, tokens.scopes, tokens.grants, tokens.created_at, tokens.revoked_at,
   tokens.issued_by
