@@ -235,7 +235,7 @@ def test_a_paused_server_answers_nothing_from_before(dsn: str, transport: str) -
             assert _revoke(fleet.admins[0], victim).propagation == pb.PROPAGATION_COMPLETE
         finally:
             fleet.servers[1].signal(signal.SIGCONT)
-        fleet.servers[1].wait_for_log(re.compile("lease is live"))
+        fleet.servers[1].wait_for_log(re.compile("lease is lost"))
         fleet.servers[1].wait_for_log(re.compile("lease is live"))
         assert fleet.admins[1].record(victim).state == pb.TOKEN_STATE_REVOKED
         with psycopg.connect(dsn) as database:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import queue
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Self
 from uuid import uuid4
@@ -31,6 +32,7 @@ class Watcher:
         self._lease_seconds = lease_seconds
         self._outgoing: queue.SimpleQueue[pb.WatchRequest | None] = queue.SimpleQueue()
         self._nonces = itertools.count(1)
+        self._kept: queue.SimpleQueue[pb.WatchResponse] | None = None
         self.call = verifier_service_pb2_grpc.VerifierServiceStub(party.channel).Watch(
             iter(self._outgoing.get, None), metadata=party.metadata, timeout=120
         )
@@ -80,11 +82,25 @@ class Watcher:
     def expect(self, kind: str) -> pb.WatchResponse:
         """The next message of this kind; changes on the way are applied, and not acknowledged."""
         while True:
-            message = next(self.call)
+            message = next(self.call) if self._kept is None else self._kept.get(timeout=WAIT_SECONDS_MAX)
             if message.HasField("changes"):
                 self._apply(message.changes)
             if message.WhichOneof("message") == kind:
                 return message
+
+    def keep_up(self) -> None:
+        """From now on acknowledges changes by itself, in a thread, until the stream ends."""
+        self._kept = queue.SimpleQueue()
+        threading.Thread(target=self._keep_up, args=(self._kept,), daemon=True).start()
+
+    def _keep_up(self, kept: queue.SimpleQueue[pb.WatchResponse]) -> None:
+        with suppress(grpc.RpcError):
+            for message in self.call:
+                if message.HasField("changes"):
+                    self._apply(message.changes)
+                    self.acknowledge()
+                else:
+                    kept.put(message)
 
     def changes(self, number: int) -> set[bytes]:
         """Reads until it has applied this position; the ids on the way."""
@@ -110,6 +126,12 @@ class Watcher:
         except grpc.RpcError as error:
             return refusal_of(error)
 
+    def leave(self) -> None:
+        """Releases, and waits until the server has heard it."""
+        self.release()
+        self._outgoing.put(None)
+        self.call.code()
+
     def cut(self) -> None:
         """Ends the stream without a word."""
         self._outgoing.put(None)
@@ -133,6 +155,7 @@ def duration(seconds: float) -> Duration:
 
 @contextmanager
 def attached(party: Party) -> Iterator[Watcher]:
-    """A watcher with a lease."""
+    """A watcher with a lease, which it releases at the end if its stream lasts."""
     with Watcher(party) as watcher:
         yield watcher.attach()
+        watcher.leave()
