@@ -27,6 +27,7 @@ def page(
         mark=mark or UUID(int=1000 + number),
         changes=[Change(change, [uuid4() for _ in range(ids)]) for change in changes],
         continues=continues,
+        pruned=not continues,
         settled=True,
         longest_lease_seconds=LEASE_SECONDS,
     )

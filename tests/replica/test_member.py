@@ -179,6 +179,27 @@ async def test_a_server_whose_row_is_gone_joins_anew_under_another_key(
     ]
 
 
+async def test_a_server_whose_next_positions_were_pruned_begins_anew_in_the_same_epoch(servers: Servers) -> None:
+    server = await servers.start()
+    epoch, number = server.ledger.epoch, server.ledger.number
+    assert number is not None
+    with psycopg.connect(servers.dsn) as database:
+        database.execute("update feed set position = position + 3, mark = gen_random_uuid(), pruned_to = position + 3")
+        database.execute("insert into positions (number, mark) select position, mark from feed")
+    await until(lambda: server.ledger.number == number + 3, server.member.poll)
+    assert server.ledger.epoch == epoch
+    assert server.ledger.log is not None
+    assert server.ledger.log.floor == number + 3
+
+
+async def test_a_position_with_another_mark_begins_an_epoch(servers: Servers) -> None:
+    server = await servers.start()
+    epoch = server.ledger.epoch
+    with psycopg.connect(servers.dsn) as database:
+        database.execute("update positions set mark = gen_random_uuid()")
+    await until(lambda: server.ledger.epoch not in {None, epoch} and server.ledger.granting, server.member.poll)
+
+
 async def test_a_server_that_hears_of_no_revocations_stops_renewing(servers: Servers) -> None:
     server = await servers.start()
     server.fleet.broken = {"feed"}

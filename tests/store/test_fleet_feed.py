@@ -104,6 +104,7 @@ async def test_position_of_another_history_does_not_continue(fleet: PostgresFlee
     for after, mark in ((0, uuid4()), (0, None), (5, start.mark), (2, start.mark), (-1, start.mark)):
         page = await fleet.feed(after, mark)
         assert (page.continues, page.changes, page.number) == (False, (), 1)
+        assert page.pruned == (after < 0)
         assert (await fleet.feed(page.number, page.mark)).continues
 
 
@@ -158,8 +159,9 @@ async def test_pruned_reader_begins_anew_and_the_last_position_stays(
     pages.append(await fleet.feed(None, None))
     await forget(database, changes_kept_seconds=3600)
     assert [page.number for page in pages] == list(range(7))
-    continues = [(await fleet.feed(page.number, page.mark)).continues for page in pages]
-    assert continues == [False] * 5 + [True] * 2
+    read = [await fleet.feed(page.number, page.mark) for page in pages]
+    assert [page.continues for page in read] == [False] * 5 + [True] * 2
+    assert [page.pruned for page in read] == [True] * 5 + [False] * 2
     assert plain.execute("select array_agg(number order by number) from positions").fetchone() == ([5, 6],)
     assert plain.execute("select array_agg(distinct position) from changes").fetchone() == ([6],)
     await forget(database, changes_kept_seconds=3600)

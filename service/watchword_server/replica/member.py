@@ -149,7 +149,7 @@ class Member:
             # and what he committed is on this page.
             page = await self._read()
             self.heard(page)
-            if not ledger.start(page):
+            if self._is_another_history(page) or not ledger.start(page):
                 await self._contradicted(page)
                 return False
             if epoch != self._told_epoch:
@@ -189,11 +189,9 @@ class Member:
             async with self._joining:
                 if self._ledger.key is None or self._ledger.key != key:
                     return
-                recent = self._fed_recently()
                 page = await self._read()
                 self.heard(page)
-                # What was read a moment ago is not pruned yet: where it is not there, it was another history.
-                if (recent and not page.continues) or not self._ledger.learn(page):
+                if self._is_another_history(page) or not self._ledger.learn(page):
                     await self._contradicted(page)
                     break
             self._telling.want()
@@ -209,6 +207,9 @@ class Member:
         page = await self._fleet.feed(self._ledger.number, self._ledger.mark)
         self._fed_at = sent_at
         return page
+
+    def _is_another_history(self, page: FeedPage) -> bool:
+        return self._ledger.number is not None and not (page.continues or page.pruned)
 
     async def _contradicted(self, page: FeedPage) -> None:
         """The feed tells another history than before: in the same epoch, that one is over."""

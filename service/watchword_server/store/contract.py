@@ -253,6 +253,9 @@ class FeedPage:
     where `continues` is False, of `number`."""
     changes: Sequence[Change]
     continues: bool
+    pruned: bool
+    """Why it does not continue: what came after is no longer kept. Otherwise, where there was something to continue,
+    this is another history than the one that was asked after."""
     settled: bool
     """False for one maximum lease after a new epoch began: until then nothing is known to be applied everywhere."""
     longest_lease_seconds: float

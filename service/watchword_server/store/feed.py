@@ -27,6 +27,7 @@ def page_of(rows: Sequence[Any], after: int | None, mark: UUID | None) -> FeedPa
         mark=last_mark if continues else feed["mark"],
         changes=changes if continues else (),
         continues=continues,
+        pruned=after is not None and after < feed["pruned_to"],
         settled=feed["epoch_settled"],
         longest_lease_seconds=feed["longest_lease_seconds"],
     )
