@@ -1,0 +1,197 @@
+"""Random histories of a world, drawn and shrunk by Hypothesis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from tests.model.parts import Parts
+from tests.model.replica import Replica
+from tests.model.verifier import Verifier
+from tests.model.world import World
+from watchword.token import parse_token_id
+from watchword.verifier.contract import VerifierUnavailableError
+from watchword_server.store.contract import StoreUnavailableError
+
+T = TypeVar("T")
+PROCESSES_MAX = 4
+WHICH = st.integers(0, 11)
+# Around the ends of leases and of the acknowledgement timeout, and short.
+SECONDS = st.sampled_from([0.01, 0.5, 2.0, 4.9, 5.1, 9.94, 9.97, 10.04, 10.07, 21.0])
+# Beyond what may pass for an adjustment of the wall clock.
+SUSPENDED_SECONDS = st.sampled_from([1.1, 5.0, 21.0])
+
+
+def one_of(choices: Sequence[T], which: int) -> T:
+    return choices[which % len(choices)]
+
+
+class Machine(RuleBasedStateMachine):
+    """Begins with replicas that have joined and verifiers that hold leases, some of them remembering tokens."""
+
+    parts = Parts()
+
+    @initialize(warm=st.booleans())
+    def begin(self, warm: bool) -> None:
+        self.world = World(self.parts)
+        self.world.settle()
+        for which, verifier in enumerate(self.world.verifiers):
+            verifier.connect(one_of(self.world.replicas, which))
+        self.world.settle()
+        if warm:
+            for verifier in self.world.verifiers:
+                for token in self.world.tokens:
+                    verifier.check(token, self.world.replicas[0])
+            self.world.settle()
+
+    def _replica(self, which: int) -> Replica:
+        return one_of([one for one in self.world.replicas if one.alive] or self.world.replicas, which)
+
+    def _verifier(self, which: int) -> Verifier:
+        return one_of([one for one in self.world.verifiers if one.alive] or self.world.verifiers, which)
+
+    # What happens of itself
+
+    @rule(order=st.lists(st.integers(0, 63), min_size=1, max_size=16))
+    def go_on(self, order: list[int]) -> None:
+        """Messages arrive and processes go on, in any order."""
+        for which in order:
+            possible = self.world.possible()
+            if possible:
+                one_of(possible, which)()
+
+    @rule()
+    def settle(self) -> None:
+        self.world.settle()
+
+    @rule(seconds=SECONDS)
+    def time_passes(self, seconds: float) -> None:
+        self.world.advance(seconds)
+
+    @rule(seconds=SECONDS)
+    def all_is_well(self, seconds: float) -> None:
+        self.world.healthy(seconds)
+
+    @rule(which=WHICH, name=st.sampled_from(["renew", "feed", "tell", "look", "join"]))
+    def a_replica_begins(self, which: int, name: str) -> None:
+        replica = self._replica(which)
+        if replica.running and not replica.busy(name) and (name != "join" or replica.member.wants_join):
+            getattr(replica, name)()
+
+    @rule(which=WHICH)
+    def a_lease_is_asked_for(self, which: int) -> None:
+        if links := self.world.links():
+            one_of(links, which).renew()
+
+    # Calls
+
+    @rule(verifier=WHICH, token=WHICH, replica=WHICH, answered=st.booleans())
+    def a_call(self, verifier: int, token: int, replica: int, answered: bool) -> None:
+        process = self._verifier(verifier)
+        if process.running:
+            process.check(one_of(self.world.tokens, token), self._replica(replica))
+            if answered:
+                self.world.settle()
+
+    @rule(verifier=WHICH, token=WHICH, replica=WHICH)
+    def a_call_that_stays_open(self, verifier: int, token: int, replica: int) -> None:
+        process = self._verifier(verifier)
+        if process.running:
+            process.open(one_of(self.world.tokens, token), self._replica(replica))
+
+    @rule(verifier=WHICH, stream=WHICH, replica=WHICH)
+    def a_message(self, verifier: int, stream: int, replica: int) -> None:
+        process = self._verifier(verifier)
+        if process.running and process.streams:
+            process.message(one_of(process.streams, stream), self._replica(replica))
+
+    @rule(verifier=WHICH, replica=WHICH)
+    def open_calls_are_judged_again(self, verifier: int, replica: int) -> None:
+        process = self._verifier(verifier)
+        if process.running:
+            process.judge_again(self._replica(replica))
+
+    @rule(replica=WHICH, token=WHICH, everything=st.booleans())
+    def a_revocation(self, replica: int, token: int, everything: bool) -> None:
+        process = self._replica(replica)
+        if process.running:
+            tokens = self.world.tokens if everything else [one_of(self.world.tokens, token)]
+            process.revoke(*(parse_token_id(one.token_id) for one in tokens), everything=everything)
+
+    # Faults
+
+    @rule(verifier=WHICH, replica=WHICH)
+    def a_verifier_connects(self, verifier: int, replica: int) -> None:
+        process = self._verifier(verifier)
+        if process.running:
+            process.connect(self._replica(replica))
+
+    @rule(which=WHICH)
+    def a_stream_is_cut(self, which: int) -> None:
+        if links := self.world.links():
+            one_of(links, which).cut()
+
+    @rule(which=WHICH)
+    def a_connection_is_lost(self, which: int) -> None:
+        tasks = [
+            (
+                task,
+                VerifierUnavailableError("UNAVAILABLE") if process in self.world.verifiers else StoreUnavailableError(),
+            )
+            for process in self.world.processes()
+            if process.running
+            for task in process.tasks
+            if task.op is not None and not task.op.local
+        ]
+        if tasks:
+            task, error = one_of(tasks, which)
+            task.lose(error)
+
+    @rule(which=WHICH)
+    def a_process_stands_still(self, which: int) -> None:
+        process = one_of(self.world.processes(), which)
+        process.frozen = not process.frozen
+
+    @rule(which=WHICH, seconds=SUSPENDED_SECONDS)
+    def a_machine_is_suspended(self, which: int, seconds: float) -> None:
+        self.world.advance(seconds, suspended=one_of(self.world.clocks, which)[0])
+
+    @precondition(lambda self: len(self.world.replicas) < PROCESSES_MAX)
+    @rule(which=WHICH)
+    def a_replica_is_replaced(self, which: int) -> None:
+        self._replica(which).kill()
+        self.world.add_replica()
+
+    @precondition(lambda self: len(self.world.verifiers) < PROCESSES_MAX)
+    @rule(which=WHICH, replica=WHICH)
+    def a_verifier_is_replaced(self, which: int, replica: int) -> None:
+        self._verifier(which).kill()
+        self.world.add_verifier().connect(self._replica(replica))
+
+    @rule(which=WHICH)
+    def a_replica_drains(self, which: int) -> None:
+        replica = self._replica(which)
+        if replica.running:
+            replica.drain()
+
+    @rule(which=WHICH)
+    def a_replica_leaves(self, which: int) -> None:
+        replica = self._replica(which)
+        if replica.running and not replica.busy("leave"):
+            replica.leave()
+
+    @rule()
+    def a_standby_takes_over(self) -> None:
+        self.world.database.fail_over()
+
+    @rule()
+    def old_changes_are_pruned(self) -> None:
+        self.world.database.prune()
+
+    @invariant()
+    def what_always_holds(self) -> None:
+        if hasattr(self, "world"):
+            self.world.check()
