@@ -179,6 +179,24 @@ def test_schema_is_missing_until_upgraded(
         assert server.run("db", "upgrade").stdout == "up to date\n"
 
 
+def test_a_restored_database_gets_a_new_epoch_and_says_what_it_leaves_alive(
+    server: ServerProcess, postgres: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with postgres.fresh() as dsn:
+        monkeypatch.setitem(server.environment, "WATCHWORD_DATABASE_URL", dsn)
+        epochs = {json.loads(server.run("db", "restored", "-o", "json").stdout)["epoch"] for _ in range(2)}
+        assert len(epochs) == 2
+        ended = server.run("db", "restored", "--audit", "-", stdin='{"events": [], "next_page_token": "x"}')
+        assert (ended.returncode, "The export is a part" in ended.stderr) == (0, True)
+        assert "EVERY TOKEN" not in ended.stderr
+        assert "EVERY TOKEN" in server.run("db", "restored").stderr
+    with postgres.fresh(migrated=False) as dsn:
+        monkeypatch.setitem(server.environment, "WATCHWORD_DATABASE_URL", dsn)
+        ended = server.run("db", "restored")
+        assert ended.returncode == 3
+        assert "watchword db upgrade" in ended.stderr
+
+
 def test_settings_in_doubt_are_named(server: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(server.environment, "WATCHWORD_POOL_SIZE_MAXX", "9")
     ended = server.run("db", "status")

@@ -19,7 +19,7 @@ def list_events(
     actor: Annotated[str, typer.Option(help="Only what this subject did.", show_default=False)] = "",
     token_id: Annotated[str, typer.Option("--id", help="Only what is about this token.", show_default=False)] = "",
     action: Annotated[
-        str, typer.Option(help="Only issue, revoke, register_scopes or bootstrap.", show_default=False)
+        str, typer.Option(help="Only issue, revoke, register_scopes or restored.", show_default=False)
     ] = "",
     since: Annotated[
         datetime | None,

@@ -15,6 +15,7 @@ from watchword_server.cli import (
     doctor,
     issue,
     keyring,
+    restored,
     revoke,
     scopes,
     serve,
@@ -67,6 +68,7 @@ def build() -> typer.Typer:
         _OPERATE,
         upgrade=database.upgrade,
         status=database.status,
+        restored=restored.restored,
     )
     _group(
         program,
