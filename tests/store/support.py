@@ -137,3 +137,16 @@ def counted_rows(plain: psycopg.Connection) -> tuple[int, int, int]:
     ).fetchone()
     assert row is not None
     return row[0], row[1], row[2]
+
+
+def changes(plain: psycopg.Connection, position: int) -> set[UUID]:
+    """The tokens that a position is about."""
+    return {row[0] for row in plain.execute("select token_id from changes where position = %s", [position])}
+
+
+async def tree(store: PostgresStore) -> list[UUID]:
+    """root -> child -> grandchild -> leaf, each of another subject."""
+    ids: list[UUID] = []
+    for subject in ("root", "child", "grandchild", "leaf"):
+        ids.append(await stored(store, subject, issued_by=ids[-1] if ids else None))
+    return ids

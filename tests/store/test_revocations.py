@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
-from datetime import datetime
-from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -15,24 +12,20 @@ from tests.store.support import (
     EVERYTHING,
     OPERATOR,
     WAIT_SECONDS_MAX,
+    changes,
     live,
     new_token,
     position,
     revocation,
     stored,
-    until,
+    tree,
     waiting_for_locks,
 )
 from watchword.token import format_token_id
 from watchword_server.rules.tokens import Grant
-from watchword_server.store import ending
 from watchword_server.store.contract import (
-    Actor,
     EventQuery,
-    Revocation,
     Revoked,
-    RowRefusedError,
-    Selector,
     StoreOverloadedError,
 )
 from watchword_server.store.database import READS_MAX, READS_WAITING_MAX, Database
@@ -40,11 +33,6 @@ from watchword_server.store.postgres import PostgresStore
 from watchword_server.store.revocations import Revocations
 
 ORDERS_ONLY = Grant(("orders.*",), ("*",), ("orders",))
-
-
-def changes(plain: psycopg.Connection, position: int) -> set[UUID]:
-    """The tokens that a position is about."""
-    return {row[0] for row in plain.execute("select token_id from changes where position = %s", [position])}
 
 
 async def test_revoked_token_reads_as_revoked_with_its_reason(store: PostgresStore) -> None:
@@ -107,16 +95,8 @@ async def test_expired_token_is_still_revoked(store: PostgresStore, plain: psyco
     assert (await store.revoke(revocation(token_id=token_id))).count == 1
 
 
-async def _tree(store: PostgresStore) -> list[UUID]:
-    """root -> child -> grandchild -> leaf, each of another subject."""
-    ids: list[UUID] = []
-    for subject in ("root", "child", "grandchild", "leaf"):
-        ids.append(await stored(store, subject, issued_by=ids[-1] if ids else None))
-    return ids
-
-
 async def test_without_cascade_what_it_issued_lives_on(store: PostgresStore) -> None:
-    ids = await _tree(store)
+    ids = await tree(store)
     assert (await store.revoke(revocation(token_id=ids[1]))).count == 1
     assert await live(store, *ids) == {ids[0], *ids[2:]}
 
@@ -125,7 +105,7 @@ async def test_without_cascade_what_it_issued_lives_on(store: PostgresStore) -> 
 async def test_cascade_ends_the_tree_to_its_leaves_at_one_position(
     store: PostgresStore, plain: psycopg.Connection, named: str
 ) -> None:
-    ids = await _tree(store)
+    ids = await tree(store)
     bystander = await stored(store, issued_by=ids[0])
     given = {"token_id": ids[1], "subject": "child", "issued_by": ids[1]}[named]
     ended = set(ids[2:] if named == "issued_by" else ids[1:])
@@ -138,7 +118,7 @@ async def test_cascade_ends_the_tree_to_its_leaves_at_one_position(
 @pytest.mark.parametrize("named", ["token_id", "subject"])
 async def test_cascade_goes_on_behind_tokens_that_were_revoked_before(store: PostgresStore, named: str) -> None:
     """Whoever first ended the tokens one by one and then asks for the tree means the tree."""
-    ids = await _tree(store)
+    ids = await tree(store)
     for token_id in ids[:3]:
         await store.revoke(revocation(token_id=token_id))
     given = {"token_id": ids[0], "subject": "root"}[named]
@@ -150,7 +130,7 @@ async def test_cascade_goes_on_behind_tokens_that_were_revoked_before(store: Pos
 async def test_cascade_goes_on_behind_expired_and_purged_tokens(
     store: PostgresStore, plain: psycopg.Connection
 ) -> None:
-    ids = await _tree(store)
+    ids = await tree(store)
     plain.execute("update tokens set expires_at = now() where id = %s", [ids[1]])
     plain.execute("delete from tokens where id = %s", [ids[0]])
     await store.revoke(revocation(token_id=ids[0], cascade=True))
@@ -171,7 +151,7 @@ async def test_cascade_of_a_wide_and_deep_tree(store: PostgresStore) -> None:
 
 async def test_cascade_ends_even_where_rows_form_a_ring(store: PostgresStore, plain: psycopg.Connection) -> None:
     """Issue cannot make one; somebody with the database in hand can, and must not hang a revocation with it."""
-    ids = await _tree(store)
+    ids = await tree(store)
     plain.execute("update tokens set issued_by = %s where id = %s", [ids[3], ids[0]])
     revoked = await asyncio.wait_for(store.revoke(revocation(token_id=ids[1], cascade=True)), timeout=WAIT_SECONDS_MAX)
     assert revoked.count == 4
@@ -221,220 +201,6 @@ async def test_every_revocation_is_recorded_with_what_it_did(store: PostgresStor
     assert by_id.details == {"count": "1", "reason": "LEAKED", "cascade": "true"}
     assert by_subject.details == {"count": "0", "reason": "LEAKED", "subject": "me"}
     assert by_issuer.details["issued_by"] == format_token_id(token_id)
-
-
-async def test_positions_commit_in_order_and_without_gaps(ready_dsn: str, plain: psycopg.Connection) -> None:
-    """A reader that sees a position sees the changes of every position up to it, whoever committed them."""
-    databases = [await Database.open(ready_dsn, pool_size_max=4) for _ in range(2)]
-    stores = [PostgresStore(database) for database in databases]
-    tokens = [new_token(f"subject{n % 40}") for n in range(120)]
-    await asyncio.gather(*(stores[0].issue(token) for token in tokens))
-    revocations = [revocation(token_id=token.record.token_id) for token in tokens[:80]]
-    revocations += [revocation(subject=f"subject{n}") for n in range(40)]
-
-    async def work(of: int) -> list[Revoked]:
-        return [await stores[of % 2].revoke(one) for one in revocations[of::8]]
-
-    ending = asyncio.gather(*(work(of) for of in range(8)))
-    seen: set[int] = set()
-
-    async def look() -> bool:
-        row = plain.execute(
-            "select feed.position, array(select number from positions where number > 0 order by 1),"
-            " array(select distinct position from changes order by 1) from feed"
-        ).fetchone()
-        assert row is not None
-        assert row[1] == row[2] == list(range(1, row[0] + 1))
-        seen.add(row[0])
-        return ending.done()
-
-    await until(look)
-    outcomes = [outcome for each in await ending for outcome in each]
-    assert sum(outcome.count for outcome in outcomes) == len(tokens)
-    # Eight at a time cannot share fewer, and each store's take turns.
-    assert max(seen) >= 80 // 8
-    assert {outcome.position.number for outcome in outcomes} <= set(range(1, max(seen) + 1))
-    for one, database in zip(stores, databases, strict=True):
-        await one.close()
-        await database.close()
-
-
-def commits(plain: psycopg.Connection) -> set[str]:
-    """The transactions that revocations committed in."""
-    return {row[0] for row in plain.execute("select xmin::text from audit_events where action = 'revoke'")}
-
-
-async def test_revocations_that_wait_together_share_one_transaction(
-    store: PostgresStore, plain: psycopg.Connection, ready_dsn: str
-) -> None:
-    tokens = [new_token("subject", issued_by=None) for _ in range(30)]
-    await asyncio.gather(*(store.issue(token) for token in tokens))
-    with psycopg.connect(ready_dsn) as blocker:
-        blocker.execute("select from feed for update")
-        first = asyncio.ensure_future(store.revoke(revocation(token_id=uuid4())))
-        await waiting_for_locks(plain)
-        ids = [token.record.token_id for token in tokens[:20]]
-        ending = [asyncio.ensure_future(store.revoke(revocation(token_id=token_id))) for token_id in ids]
-        ending.append(asyncio.ensure_future(store.revoke(revocation(subject="subject"))))
-        ending.append(asyncio.ensure_future(store.revoke(revocation(subject="nobody"))))
-        await asyncio.sleep(0)
-        blocker.commit()
-    assert (await first).position.number == 1
-    outcomes = await asyncio.gather(*ending)
-    assert {outcome.position.number for outcome in outcomes} == {2}
-    assert [outcome.count for outcome in outcomes] == [1] * 20 + [10, 0]
-    assert len(commits(plain)) == 2
-    assert changes(plain, 2) == {token.record.token_id for token in tokens}
-    assert (await position(store)).number == 2
-
-
-async def test_token_named_twice_in_one_transaction_ends_once(store: PostgresStore, plain: psycopg.Connection) -> None:
-    token_id, out_of_reach = await stored(store), await stored(store, scopes=["billing.read"])
-    outcomes = await asyncio.gather(
-        store.revoke(revocation(token_id=token_id, within=[])),
-        store.revoke(revocation(token_id=token_id)),
-        store.revoke(revocation(token_id=token_id)),
-        store.revoke(revocation(token_id=token_id, within=[])),
-        store.revoke(revocation(token_id=out_of_reach, proved=False)),
-        store.revoke(revocation(token_id=out_of_reach, within=[ORDERS_ONLY])),
-        store.revoke(revocation(token_id=out_of_reach, within=[], proved=True)),
-        store.revoke(revocation(token_id=uuid4())),
-    )
-    assert [(one.count, one.out_of_reach, one.refused) for one in outcomes] == [
-        (0, 1, True),
-        (1, 0, False),
-        (0, 0, False),
-        (0, 0, False),
-        (0, 0, False),
-        (0, 1, True),
-        (1, 0, False),
-        (0, 0, False),
-    ]
-    assert len(commits(plain)) == 1
-    events = await store.events(EventQuery(action="revoke", token_id=token_id))
-    assert sorted(event.details["count"] for event in events) == ["0", "0", "0", "1"]
-
-
-async def test_trees_in_one_transaction_are_each_ended_within_their_own_reach(store: PostgresStore) -> None:
-    one, other = await _tree(store), await _tree(store)
-    plainly = await stored(store, issued_by=one[0])
-    outcomes = await asyncio.gather(
-        store.revoke(revocation(token_id=one[1], cascade=True)),
-        store.revoke(revocation(token_id=other[1], cascade=True, within=[])),
-        store.revoke(revocation(issued_by=other[2])),
-        store.revoke(revocation(token_id=one[0])),
-    )
-    assert [(outcome.count, outcome.refused) for outcome in outcomes] == [(3, False), (0, True), (1, False), (1, False)]
-    assert await live(store, *one, *other, plainly) == {*other[:3], plainly}
-
-
-async def test_bad_one_fails_alone(store: PostgresStore, plain: psycopg.Connection) -> None:
-    tokens = [new_token() for _ in range(9)]
-    await asyncio.gather(*(store.issue(token) for token in tokens))
-    revocations = [revocation(token_id=token.record.token_id) for token in tokens]
-    revocations.insert(4, replace(revocation(token_id=uuid4()), reason="a\x00b"))
-    outcomes = await asyncio.gather(*(store.revoke(one) for one in revocations), return_exceptions=True)
-    assert isinstance(outcomes.pop(4), RowRefusedError)
-    assert [outcome.count for outcome in outcomes if isinstance(outcome, Revoked)] == [1] * 9
-    assert await live(store, *(token.record.token_id for token in tokens)) == set()
-    assert plain.execute("select count(*) from audit_events where action = 'revoke'").fetchone() == (9,)
-
-
-async def test_news_is_told_once_for_a_transaction_that_moved_the_position(
-    store: PostgresStore, ready_dsn: str
-) -> None:
-    token_id = await stored(store, "me")
-    with psycopg.connect(ready_dsn, autocommit=True) as listener:
-        listener.execute("listen watchword_news")
-        await store.revoke(revocation(subject="nobody"))
-        await asyncio.gather(store.revoke(revocation(subject="me")), store.revoke(revocation(token_id=token_id)))
-        await store.revoke(revocation(subject="nobody"))
-        # Notifications come in order: what was told before this one has arrived with it.
-        listener.execute("select pg_notify('watchword_news', 'end')")
-        told = []
-        for notification in listener.notifies(timeout=WAIT_SECONDS_MAX):
-            told.append(notification.payload)
-            if notification.payload == "end":
-                break
-    assert told == ["", "end"]
-
-
-def everything(plain: psycopg.Connection) -> list[bool]:
-    """For each position taken, whether it stands for all tokens."""
-    return [row[0] for row in plain.execute("select everything from positions where number > 0 order by number")]
-
-
-def of_everything(issued_before: datetime, *, actor: Actor = OPERATOR, **kwargs: Any) -> Revocation:
-    """A revocation of all that was issued before an instant."""
-    return replace(revocation(**kwargs), selector=Selector(issued_before=issued_before), actor=actor)
-
-
-async def now(store: PostgresStore) -> datetime:
-    """The database's clock."""
-    return (await store.read([uuid4()])).now
-
-
-async def test_everything_ends_what_was_issued_before_save_the_callers_token(
-    store: PostgresStore, plain: psycopg.Connection
-) -> None:
-    mine, revoked, *old = [await stored(store, f"subject{n}") for n in range(6)]
-    await store.revoke(revocation(token_id=revoked))
-    # To the microsecond: what was issued at that instant was not issued before it.
-    instant = (await store.read([old[-1]])).rows[old[-1]].created_at
-    at_last = old.pop()
-    caller = Actor("operator", mine, "test")
-    outcome = await store.revoke(of_everything(instant, actor=caller))
-    assert (outcome.count, outcome.out_of_reach, outcome.position.number) == (3, 0, 2)
-    assert await live(store, mine, revoked, at_last, *old) == {mine, at_last}
-    [deed] = [event for event in await store.events(EventQuery(action="revoke")) if event.token_id is None]
-    assert deed.details == {"count": "3", "reason": "LEAKED", "issued_before": instant.isoformat()}
-    [end] = await store.events(EventQuery(action="revoke", token_id=old[0]))
-    assert end.details == {"reason": "LEAKED", "by_event": str(deed.event_id)}
-    assert everything(plain) == [False, True]
-    assert changes(plain, 2) == set()
-    assert (await store.revoke(of_everything(instant, actor=caller))).position == outcome.position
-
-
-async def test_everything_is_what_lies_within_reach(store: PostgresStore) -> None:
-    near, wide = await stored(store), await stored(store, scopes=["billing.read"])
-    outcome = await store.revoke(of_everything(await now(store), within=[ORDERS_ONLY]))
-    assert (outcome.count, outcome.out_of_reach) == (1, 1)
-    assert await live(store, near, wide) == {wide}
-
-
-async def test_everything_with_cascade_ends_what_those_issued_since_and_spares_the_callers_own(
-    store: PostgresStore,
-) -> None:
-    root = await stored(store)
-    mine = await stored(store, issued_by=root)
-    instant = await now(store)
-    since, anew = await stored(store, issued_by=root), await stored(store, issued_by=mine)
-    outcome = await store.revoke(of_everything(instant, actor=Actor("operator", mine, "test"), cascade=True))
-    assert outcome.count == 2
-    assert await live(store, root, mine, since, anew) == {mine, anew}
-
-
-async def test_everything_is_ended_however_much_it_is(store: PostgresStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A few rows at a time: what comes in later pages is ended, recorded and counted as what came first."""
-    monkeypatch.setattr(ending, "_ROWS_AT_A_TIME", 7)
-    tokens = [new_token() for _ in range(50)]
-    await asyncio.gather(*(store.issue(token) for token in tokens))
-    outcome = await store.revoke(of_everything(await now(store)))
-    assert outcome.count == 50
-    assert await live(store, *(token.record.token_id for token in tokens)) == set()
-    assert len(await store.events(EventQuery(action="revoke"))) == 51
-
-
-async def test_more_ids_than_a_position_can_hold_are_everything(
-    store: PostgresStore, plain: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ending, "CHANGES_MAX", 3)
-    for subject, count in (("three", 3), ("four", 4)):
-        for _ in range(count):
-            await stored(store, subject)
-        assert (await store.revoke(revocation(subject=subject))).count == count
-    assert everything(plain) == [False, True]
-    assert (len(changes(plain, 1)), changes(plain, 2)) == (3, set())
 
 
 async def test_each_position_has_a_mark_of_its_own(store: PostgresStore, plain: psycopg.Connection) -> None:
