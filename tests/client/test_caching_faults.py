@@ -210,3 +210,16 @@ def test_attempts_come_further_and_further_apart_and_differ() -> None:
     attachment.attached(60.0)
     attachment.lost("UNAVAILABLE", 0.0)
     assert attachment.retry_seconds() <= 0.1
+
+
+async def test_a_watch_that_ends_leaves_no_task_behind() -> None:
+    """gRPC's own tasks included: one that is forgotten is an error in the log of whoever runs the service."""
+    rig = FailingRig("aio")
+    before = asyncio.all_tasks()
+    async with rig.attached() as subject:
+        rig.watch.end_streams()
+        await until(lambda: rig.watch.attempts > 1 and subject.status().attached)
+        rig.watch.code = grpc.StatusCode.UNAVAILABLE
+        rig.watch.end_streams()
+        await until(lambda: rig.watch.attempts > 3)
+    await until(lambda: asyncio.all_tasks() == before)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final, TypeAlias
 
 import grpc
@@ -72,7 +71,7 @@ class Watch:
         """One stream, from hello to its end; why it ended."""
         stream = None
         try:
-            stream = self._stream = _Stream(self._stub.Watch(), self._new_session())
+            stream = self._stream = _Stream(self._stub.Watch, self._new_session())
             return await stream.run(self._granted)
         except WatchProtocolError:
             self._cache.forget()
@@ -102,15 +101,17 @@ class Watch:
 
 
 class _Stream:
-    """One call of Watch. One task writes, so that no two writes meet; whoever runs it reads."""
+    """One call of Watch. gRPC takes what is sent from an iterator, whoever runs the stream reads.
 
-    def __init__(self, call: _Call, session: WatchSession) -> None:
-        self._call: Final = call
+    It is not written to: of a call that came through interceptors and was written to, gRPC forgets a task when the call
+    ends, held by tests/client/test_caching_faults.py.
+    """
+
+    def __init__(self, watch: Callable[[AsyncIterator[pb.WatchRequest]], _Call], session: WatchSession) -> None:
         self._session: Final = session
-        self._left = asyncio.Event()
         self._outbox: asyncio.Queue[pb.WatchRequest | None] = asyncio.Queue()
         self._outbox.put_nowait(session.hello())
-        self._sender: Final = asyncio.get_running_loop().create_task(self._send())
+        self._call: Final = watch(self._requests())
 
     async def run(self, received: Callable[[], None]) -> str:
         """Takes in what comes until the stream ends; why it ended. Raises as gRPC does, and WatchProtocolError."""
@@ -144,26 +145,22 @@ class _Stream:
 
     async def close(self) -> None:
         """Leaves nothing behind: a call that is only forgotten would go on."""
-        self._sender.cancel()
+        self._outbox.put_nowait(None)
         self._call.cancel()
-        await asyncio.gather(self._sender, return_exceptions=True)
 
-    async def _send(self) -> None:
+    async def _requests(self) -> AsyncIterator[pb.WatchRequest]:
         session, loop = self._session, asyncio.get_running_loop()
         renew_at = loop.time()
-        # Why a write fails, the reader hears too.
-        with suppress(Exception):
-            while True:
-                message: pb.WatchRequest | None
-                try:
-                    # Also while messages keep coming: a renewal is not put off.
-                    async with asyncio.timeout_at(renew_at if session.attached and not session.moved else None):
-                        message = await self._outbox.get()
-                except TimeoutError:
-                    message = session.renew()
-                if message is None:
-                    await self._call.done_writing()
-                    return
-                if message.HasField("renew"):
-                    renew_at = loop.time() + session.renew_every_seconds
-                await self._call.write(message)
+        while True:
+            message: pb.WatchRequest | None
+            try:
+                # Also while messages keep coming: a renewal is not put off.
+                async with asyncio.timeout_at(renew_at if session.attached and not session.moved else None):
+                    message = await self._outbox.get()
+            except TimeoutError:
+                message = session.renew()
+            if message is None:
+                return
+            if message.HasField("renew"):
+                renew_at = loop.time() + session.renew_every_seconds
+            yield message
