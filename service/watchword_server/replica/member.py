@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 from uuid import UUID, uuid4
 
@@ -61,6 +61,7 @@ class Member:
         self._told_epoch: UUID | None = None
         self._published: tuple[UUID, int] | None = None
         self._live = False
+        self._telling_people: asyncio.Future[None] | None = None
         self.told = 0
         """See replica/fence.py."""
         self._renewing = Rounds("renewing this server's lease", self._renew, lambda: self._every_seconds)
@@ -111,15 +112,16 @@ class Member:
     async def drain(self) -> None:
         """Asks the verifiers to move, and returns when none holds a lease of this replica any more."""
         self._ledger.drain()
+        # Beside it: who has no verifiers goes on at once.
+        self._telling_people = asyncio.ensure_future(self._tell_of_drain())
+        while not self._ledger.drained():
+            await self._telling.ended()
+
+    async def _tell_of_drain(self) -> None:
         key = self._ledger.key
         if key is not None:
-            try:
+            with suppress(StoreError):
                 await self._fleet.drain(key)
-            except StoreError as error:
-                _log.warning("cannot tell the other servers of the drain: %s", type(error).__name__)
-        while not self._ledger.drained():
-            self._telling.want()
-            await self._telling.ended()
 
     async def _join(self) -> None:
         """Until it succeeds."""
