@@ -5,10 +5,15 @@ from __future__ import annotations
 from google.protobuf.descriptor import ServiceDescriptor
 
 from tests.tooling.sources import ROOT
-from watchword.v1 import audit_service_pb2, token_service_pb2
+from watchword.v1 import audit_service_pb2, fleet_service_pb2, token_service_pb2, verifier_service_pb2
 from watchword_server.request.access import ACCESS
 
-FILES = (audit_service_pb2.DESCRIPTOR, token_service_pb2.DESCRIPTOR)
+FILES = (
+    audit_service_pb2.DESCRIPTOR,
+    fleet_service_pb2.DESCRIPTOR,
+    token_service_pb2.DESCRIPTOR,
+    verifier_service_pb2.DESCRIPTOR,
+)
 
 
 def services() -> list[ServiceDescriptor]:
