@@ -52,7 +52,7 @@ class Database:
         self.state.positions[0] = PositionRow(self.state.mark, (), everything=False)
         self.timeline = 1
         self.writer: Transaction | None = None
-        self.standby = copy.deepcopy(self.state)
+        self.standby: State | None = None
 
     # What ends tokens
 
@@ -191,12 +191,16 @@ class Database:
     # A synchronous standby
 
     def replicate(self) -> None:
-        """The standby has everything committed so far."""
+        """From now on there is one; it has everything committed so far."""
         self.standby = copy.deepcopy(self.state)
 
-    def fail_over(self, *, losing: bool = False) -> None:
-        """The standby takes over. Transactions under way are gone; `losing`, so is what it had not received."""
-        if losing:
-            self.state = copy.deepcopy(self.standby)
+    def has(self, position: Position) -> bool:
+        """Whether a commit is answered: the standby, if there is one, has it."""
+        return self.standby is None or self.standby.number >= position.number
+
+    def fail_over(self) -> None:
+        """The standby takes over. Transactions under way are gone, and so is what it had not received."""
+        if self.standby is not None:
+            self.state, self.standby = self.standby, None
         self.writer = None
         self.timeline += 1

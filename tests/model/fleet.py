@@ -80,10 +80,15 @@ class SteppedStore:
         return await Op(lambda: self._snapshot(token_ids))
 
     async def revoke(self, token_ids: Sequence[UUID], *, everything: bool = False) -> Position:
-        """The transaction: takes the row's lock, commits, and is answered."""
+        """The transaction: takes the row's lock, commits, and is answered once the standby has it."""
         database = self.database
         transaction = await Op(database.begin, ready=database.unlocked)
-        return await Op(lambda: database.commit(transaction, token_ids, everything=everything))
+        committed: list[Position] = []
+        await Op(
+            lambda: committed.append(database.commit(transaction, token_ids, everything=everything)),
+            answered=lambda: not committed or database.has(committed[0]),
+        )
+        return committed[0]
 
     def _snapshot(self, token_ids: Sequence[UUID]) -> Snapshot:
         state = self.database.state

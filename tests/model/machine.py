@@ -12,7 +12,6 @@ from tests.model.parts import Parts
 from tests.model.replica import Replica
 from tests.model.verifier import Verifier
 from tests.model.world import World
-from watchword.token import parse_token_id
 from watchword.verifier.contract import VerifierUnavailableError
 from watchword_server.store.contract import StoreUnavailableError
 
@@ -119,7 +118,7 @@ class Machine(RuleBasedStateMachine):
         process = self._replica(replica)
         if process.running:
             tokens = self.world.tokens if everything else [one_of(self.world.tokens, token)]
-            process.revoke(*(parse_token_id(one.token_id) for one in tokens), everything=everything)
+            process.revoke(*(self.world.id_of(one) for one in tokens), everything=everything)
 
     # Faults
 

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tests.model.fleet import SteppedFleet, SteppedStore
+from tests.model.database import Database
+from tests.model.fleet import SteppedStore
+from tests.model.member import SteppedMember
+from tests.model.verifier import Verifier
 from watchword.verifier.cache import Cache
 from watchword.verifier.session import WatchSession
 from watchword_server.replica.ledger import Ledger
-from watchword_server.replica.member import Member
 from watchword_server.replica.observer import Observer
 from watchword_server.replica.propagation import Propagation
 from watchword_server.replica.stream import WatcherStream
-
-
-class SteppedMember(Member):
-    """The real one; only that it does not join by itself, with pauses, but when the test says so."""
-
-    wants_join = True
-
-    async def _join(self) -> None:
-        self.wants_join = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,5 +27,6 @@ class Parts:
     observer: type[Observer] = Observer
     member: type[SteppedMember] = SteppedMember
     propagation: type[Propagation] = Propagation
-    fleet: type[SteppedFleet] = SteppedFleet
+    verifier: type[Verifier] = Verifier
+    database: type[Database] = Database
     store: type[SteppedStore] = SteppedStore

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from tests.clocks import ManualClock
-from tests.model.parts import SteppedMember
-from tests.model.steps import Op, SteppedLock, Task
+from tests.model.fleet import SteppedFleet
+from tests.model.steps import Op, Task
 from watchword.identity import Identity
 from watchword.token import format_token_id
 from watchword.verifier.verdict import Active, Answer, Inactive, Position
@@ -43,13 +43,9 @@ class Replica:
         self.tasks: list[Task[Any]] = []
         self.ledger = parts.ledger(clock, lease_seconds_max=LEASE_SECONDS)
         self.observer = parts.observer(clock)
-        fleet = parts.fleet(world.database)
+        fleet = SteppedFleet(world.database)
         self.propagation = parts.propagation(fleet, self.observer, every_seconds=1.0)
-        self.member: SteppedMember = parts.member(
-            fleet, self.ledger, clock, self.propagation, name=name, lease_seconds=LEASE_SECONDS
-        )
-        self.member._joining = SteppedLock()  # type: ignore[assignment]
-        self.member._rejoining = SteppedLock()  # type: ignore[assignment]
+        self.member = parts.member(fleet, self.ledger, clock, self.propagation, name=name, lease_seconds=LEASE_SECONDS)
         self._store = parts.store(world.database)
         self._fenced = FencedStore(self._store, self.member)  # type: ignore[arg-type]
         self._world = world

@@ -14,6 +14,7 @@ from watchword.token import parse_token_id
 from watchword.v1 import verifier_service_pb2 as pb
 from watchword.verifier.caching import WatchedStream
 from watchword.verifier.contract import VerifierUnavailableError
+from watchword.verifier.lookup import Lookup
 from watchword.verifier.session import WatchProtocolError
 from watchword.verifier.verdict import Active, Answer, Verdict
 from watchword_server.replica.refusal import WatchRefusedError
@@ -259,7 +260,7 @@ class Verifier:
     async def judge(self, token: Made, replica: Replica) -> Verdict:
         """In the order of watchword.verifier.caching_aio."""
         cache = self.cache
-        known = cache.decide(token.text)
+        known = await self.decide(token)
         if known is not None:
             self.world.hits += isinstance(known, Active)
             return known
@@ -274,6 +275,14 @@ class Verifier:
                 return joined.answer.verdict
         return (await self._ask(token, replica)).verdict
 
+    async def decide(self, token: Made) -> Verdict | None:
+        """From memory: one step."""
+        return self.cache.decide(token.text)
+
+    async def finish(self, lookup: Lookup, answer: Answer) -> None:
+        """What came is remembered: one step."""
+        self.cache.finish(lookup, answer)
+
     async def _ask(self, token: Made, replica: Replica) -> Answer:
         told = Request()
         lookup = self.cache.begin(token.text, told)
@@ -283,7 +292,7 @@ class Verifier:
             if request.answer is None:
                 raise VerifierUnavailableError("UNAVAILABLE")
             told.answer = request.answer
-            self.cache.finish(lookup, request.answer)
+            await self.finish(lookup, request.answer)
             return request.answer
         finally:
             self.cache.abandon(lookup)

@@ -11,7 +11,6 @@ from uuid import UUID
 
 from tests.client.caches import Made, made
 from tests.clocks import ManualClock
-from tests.model.database import Database
 from tests.model.parts import Parts
 from tests.model.replica import LEASE_SECONDS, Replica
 from tests.model.verifier import Link, Verifier
@@ -22,7 +21,7 @@ from watchword.verifier.verdict import Active, Verdict
 # Any two differ by no more than the bound.
 RATES = (1.0, 1 - DRIFT / 2, 1 + DRIFT / 2)
 HEALTHY_STEP_SECONDS = LEASE_SECONDS / 8
-QUIET_ROUNDS = 3
+QUIET_ROUNDS = 5
 
 
 class PropertyError(AssertionError):
@@ -34,7 +33,7 @@ class World:
 
     def __init__(self, parts: Parts | None = None, *, replicas: int = 2, verifiers: int = 2, tokens: int = 2) -> None:
         self.parts = parts or Parts()
-        self.database = Database()
+        self.database = self.parts.database()
         self.clocks: list[tuple[ManualClock, float]] = []
         self.tokens: list[Made] = [made() for _ in range(tokens)]
         self.replicas: list[Replica] = []
@@ -42,6 +41,8 @@ class World:
         self.hits = 0
         self.joins = 0
         self.completions = 0
+        self.held: list[object] = []
+        """Tasks and links that do not move when everything else does."""
         self._complete: set[UUID] = set()
         for _ in range(replicas):
             self.add_replica()
@@ -56,9 +57,21 @@ class World:
 
     def add_verifier(self) -> Verifier:
         """One more verifier process, which is attached nowhere."""
-        verifier = Verifier(self, f"v{len(self.verifiers)}", self._clock())
+        verifier = self.parts.verifier(self, f"v{len(self.verifiers)}", self._clock())
         self.verifiers.append(verifier)
         return verifier
+
+    def fork(self, verifier: Verifier) -> Verifier:
+        """The process forks: the child has its own streams, and what its cache makes of the memory it inherited."""
+        child = self.add_verifier()
+        child.cache.verifier_key = verifier.cache.verifier_key
+        child.cache._begin_anew()
+        return child
+
+    @staticmethod
+    def id_of(token: Made) -> UUID:
+        """As the store knows it."""
+        return parse_token_id(token.token_id)
 
     # The property
 
@@ -69,7 +82,7 @@ class World:
 
     def is_complete(self, token: Made) -> bool:
         """Whether it was revoked, completely, by now: asked at the invocation of a decision."""
-        return parse_token_id(token.token_id) in self._complete
+        return self.id_of(token) in self._complete
 
     def decided(self, token: Made, verdict: Verdict | None, ended: bool) -> bool:
         """A decision returns; `ended` is what `is_complete` was when it was invoked."""
@@ -84,7 +97,7 @@ class World:
             if replica.alive:
                 replica.ledger.applied()  # asserts that it never goes back
         for verifier in self.verifiers:
-            if verifier.alive and verifier.cache.lease.live(verifier.clock):
+            if verifier.running and verifier.cache.lease.live(verifier.clock):
                 self._check_streams(verifier)
 
     def _check_streams(self, verifier: Verifier) -> None:
@@ -114,8 +127,9 @@ class World:
                 if replica.running and not replica.busy("renew"):
                     replica.renew()
             for link in self.links():
-                link.renew()
-                link.look()
+                if link not in self.held:
+                    link.renew()
+                    link.look()
             self.settle()
             seconds -= step
 
@@ -134,7 +148,7 @@ class World:
             for verifier in self.verifiers:
                 moved |= self._run(verifier)
             for link in self.links():
-                moved |= link.pump()
+                moved |= link not in self.held and link.pump()
             quiet = 0 if moved else quiet + 1
         self.check()
 
@@ -171,15 +185,14 @@ class World:
         """All streams that have not ended at both ends."""
         return [link for verifier in self.verifiers for link in verifier.links]
 
-    @staticmethod
-    def _run(process: Replica | Verifier) -> bool:
+    def _run(self, process: Replica | Verifier) -> bool:
         if not process.running:
             return False
         # The rounds of a replica that found nothing new are no movement.
         before = [task for task in process.tasks if task.name not in ("feed", "tell", "look")]
         moved = False
         for task in list(process.tasks):
-            while not task.done and task.ready:
+            while not task.done and task.ready and task not in self.held:
                 task.step()
                 moved |= task in before
         return moved
