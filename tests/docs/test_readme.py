@@ -25,7 +25,7 @@ README = "README.md"
 _VARIES = (
     (re.compile(r"\b0[0-9A-Za-z]{21}\b"), "<id>"),
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"), "<instant>"),
-    (re.compile(r"COMPLETE in [0-9.a-z]+:"), "COMPLETE in <time>:"),
+    (re.compile(r"after [0-9.]+ m?s, 1 replica, \d verifiers?"), "after <time>, 1 replica, <count> verifiers"),
     (re.compile(r"\(in \w+\)"), "(in <time>)"),
 )
 
