@@ -130,6 +130,11 @@ class Watcher:
         """Releases, and waits until the server has heard it."""
         self.release()
         self._outgoing.put(None)
+        if self._kept is None:
+            # A status comes behind what is unread.
+            with suppress(grpc.RpcError):
+                for _ in self.call:
+                    pass
         self.call.code()
 
     def cut(self) -> None:
