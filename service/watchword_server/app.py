@@ -21,7 +21,6 @@ from watchword_server.answer.revoke import Revoking
 from watchword_server.answer.spread import Spreading
 from watchword_server.background import background
 from watchword_server.data_folder import ADMIN_TOKEN_FILE
-from watchword_server.membership import Membership, membership, watching
 from watchword_server.observe.exposition import Exposition
 from watchword_server.observe.logs import Logs
 from watchword_server.observe.masking import Masker, url_secrets
@@ -29,6 +28,7 @@ from watchword_server.observe.metrics import Metrics
 from watchword_server.observe.traces import Traces
 from watchword_server.parts import Parts, opened
 from watchword_server.private_file import replace_private_file
+from watchword_server.replica_parts import ReplicaParts, replica_parts, verifier_service
 from watchword_server.request.access import ACCESS, check_access
 from watchword_server.request.audit_service import AuditService
 from watchword_server.request.fleet_service import FleetService
@@ -99,10 +99,10 @@ async def serve(
             stack.push_async_callback(asyncio.to_thread, traces.close)
 
         parts.fleet.open()
-        own = membership(settings, parts.store, parts.fleet, clock, metrics)
+        own = replica_parts(settings, parts.store, parts.fleet, clock, metrics)
         permits = Permits(settings.concurrent_calls_max)
         surroundings = Surroundings(own.store, parts.keyring, permits, settings.token_prefix)
-        watches = watching(own, settings, surroundings, clock, metrics)
+        watches = verifier_service(own, settings, surroundings, clock, metrics)
         services = _handlers(parts, own, surroundings, watches, metrics, traces)
         health = HealthService(services)
         bound = _bind(settings, services, health, share_port=share_port)
@@ -155,7 +155,7 @@ def _bind(settings: Settings, services: Handlers, health: HealthService, *, shar
 
 def _handlers(
     parts: Parts,
-    own: Membership,
+    own: ReplicaParts,
     surroundings: Surroundings,
     watches: VerifierService,
     metrics: Metrics,
@@ -204,7 +204,7 @@ def _handlers(
     return table
 
 
-async def _end_watches(own: Membership, watches: VerifierService) -> None:
+async def _end_watches(own: ReplicaParts, watches: VerifierService) -> None:
     """Asks the verifiers to move, and lets them: the row of this server goes only when none relies on it any more."""
     watches.refuse_watches()
     try:

@@ -11,9 +11,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from watchword_server.embedded import EmbeddedPostgres, EmbeddedPostgresError
-from watchword_server.membership import Membership
 from watchword_server.observe.metrics import Metrics
 from watchword_server.parts import Parts
+from watchword_server.replica_parts import ReplicaParts
 from watchword_server.settings import Settings
 from watchword_server.store.administrators import ENDS_SOON, last_administrator_ends_at
 from watchword_server.store.contract import StoreError
@@ -31,7 +31,7 @@ _log = logging.getLogger("watchword")
 
 
 @asynccontextmanager
-async def background(parts: Parts, own: Membership, metrics: Metrics, health: HealthService) -> AsyncIterator[None]:
+async def background(parts: Parts, own: ReplicaParts, metrics: Metrics, health: HealthService) -> AsyncIterator[None]:
     """Runs all of it while the block runs. The first probe is over, and health says what it found, when it begins."""
     revivals: set[asyncio.Task[None]] = set()
 

@@ -30,7 +30,7 @@ class Reads:
         return None
 
 
-class Membership:
+class Fence:
     """A replica that says what a test sets."""
 
     def __init__(self, told: int = 5) -> None:
@@ -41,44 +41,44 @@ class Membership:
         return self.live and epoch == EPOCH
 
 
-def fenced(reads: Reads, membership: Membership) -> FencedStore:
-    return FencedStore(cast(Store, reads), membership)
+def fenced(reads: Reads, fence: Fence) -> FencedStore:
+    return FencedStore(cast(Store, reads), fence)
 
 
 @pytest.mark.parametrize("number", [5, 6])
 async def test_a_read_at_what_was_told_or_later_is_used(number: int) -> None:
-    snapshot = await fenced(Reads(Position(EPOCH, number)), Membership()).read([])
+    snapshot = await fenced(Reads(Position(EPOCH, number)), Fence()).read([])
     assert snapshot.position.number == number
 
 
 async def test_a_read_behind_what_was_told_is_tried_once_more() -> None:
     reads = Reads(Position(EPOCH, 4), Position(EPOCH, 5))
-    assert (await fenced(reads, Membership()).read([])).position.number == 5
+    assert (await fenced(reads, Fence()).read([])).position.number == 5
     with pytest.raises(LeaseMissingError):
-        await fenced(Reads(*[Position(EPOCH, 4)] * 2), Membership()).read([])
+        await fenced(Reads(*[Position(EPOCH, 4)] * 2), Fence()).read([])
 
 
 async def test_what_is_told_while_a_read_is_under_way_does_not_refuse_it() -> None:
     """It began before, and so did the call that it is for."""
-    membership = Membership()
+    fence = Fence()
 
     def tell() -> None:
-        membership.told = 6
+        fence.told = 6
 
     reads = Reads(Position(EPOCH, 5), meanwhile=tell)
-    assert (await fenced(reads, membership).read([])).position.number == 5
+    assert (await fenced(reads, fence).read([])).position.number == 5
 
 
 async def test_a_read_of_another_epoch_is_not_used() -> None:
     with pytest.raises(LeaseMissingError):
-        await fenced(Reads(*[Position(OTHER, 9)] * 2), Membership()).read([])
+        await fenced(Reads(*[Position(OTHER, 9)] * 2), Fence()).read([])
 
 
 async def test_a_read_is_judged_by_the_lease_after_it() -> None:
-    membership = Membership()
+    fence = Fence()
 
     def lapse() -> None:
-        membership.live = False
+        fence.live = False
 
     with pytest.raises(LeaseMissingError):
-        await fenced(Reads(*[Position(EPOCH, 5)] * 2, meanwhile=lapse), membership).read([])
+        await fenced(Reads(*[Position(EPOCH, 5)] * 2, meanwhile=lapse), fence).read([])

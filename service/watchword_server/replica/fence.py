@@ -14,7 +14,7 @@ class LeaseMissingError(StoreUnavailableError):
     have applied."""
 
 
-class Membership(Protocol):
+class Fence(Protocol):
     """What a read is judged by."""
 
     @property
@@ -34,9 +34,9 @@ class FencedStore:
     when the read was sent, since what is told meanwhile was applied after this call began.
     """
 
-    def __init__(self, store: Store, membership: Membership) -> None:
+    def __init__(self, store: Store, fence: Fence) -> None:
         self._read = store.read
-        self._membership = membership
+        self._fence = fence
         self.issue = store.issue
         self.revoke = store.revoke
         self.tokens = store.tokens
@@ -48,12 +48,12 @@ class FencedStore:
 
     async def read(self, token_ids: Sequence[UUID]) -> Snapshot:
         """See the contract. Raises LeaseMissingError after a second try."""
-        membership = self._membership
+        fence = self._fence
         for _ in range(2):
-            told = membership.told
+            told = fence.told
             snapshot = await self._read(token_ids)
             position = snapshot.position
             # After the read: a pause before it must be seen (test_a_read_is_judged_by_the_lease_after_it).
-            if position.number >= told and membership.may_judge(position.epoch):
+            if position.number >= told and fence.may_judge(position.epoch):
                 return snapshot
         raise LeaseMissingError("no live lease, or a read behind what was applied")

@@ -33,7 +33,7 @@ class AttachedStream(Protocol):
         """What the verifier acknowledged on it."""
         ...
 
-    def told(self) -> None:
+    def wake(self) -> None:
         """There may be something to send."""
         ...
 
@@ -148,7 +148,7 @@ class Ledger:
             self.mark = page.mark
         self.log = log
         for stream in self._attached.values():
-            stream.told()
+            stream.wake()
         return True
 
     # What is applied
@@ -247,7 +247,7 @@ class Ledger:
         """Asks every verifier to move; grants nothing more."""
         self.draining = True
         for stream in self._attached.values():
-            stream.told()
+            stream.wake()
 
     def drained(self) -> bool:
         """Whether the row may be deleted: every verifier released its lease, or that ran out

@@ -141,7 +141,7 @@ class WatcherStream:
         if self._watcher is not None:
             self._ledger.detach(self)
 
-    def told(self) -> None:
+    def wake(self) -> None:
         """See AttachedStream."""
         if self._behind_since is None and self.acked < (self._ledger.number or 0):
             self._behind_since = self._clock.boottime()
@@ -228,7 +228,7 @@ class WatcherStream:
         self._ledger.attach(self)
         if resume is not None:
             self._acknowledged(resume.number)
-        self.told()
+        self.wake()
 
     def _renew(self, renew: pb.Renew) -> None:
         """What it applied; then, with nothing in between, the record and the position it is granted at."""

@@ -25,8 +25,8 @@ from watchword_server.store.contract import Fleet, Store
 
 
 @dataclass(frozen=True, slots=True)
-class Membership:
-    """A server among the others: join with `member.running()`."""
+class ReplicaParts:
+    """What makes a server one of several. Join with `member.running()`."""
 
     member: Member
     propagation: Propagation
@@ -50,7 +50,7 @@ class Membership:
         )
 
 
-def membership(settings: Settings, store: Store, fleet: Fleet, clock: Clock, metrics: Metrics) -> Membership:
+def replica_parts(settings: Settings, store: Store, fleet: Fleet, clock: Clock, metrics: Metrics) -> ReplicaParts:
     """Not joined yet."""
 
     def fenced(name: str) -> None:
@@ -73,11 +73,11 @@ def membership(settings: Settings, store: Store, fleet: Fleet, clock: Clock, met
         lease_seconds=settings.lease_seconds_max,
     )
     propagation.awaited = member.look
-    return Membership(member, propagation, ledger, FencedStore(store, member), metrics)
+    return ReplicaParts(member, propagation, ledger, FencedStore(store, member), metrics)
 
 
-def watching(
-    own: Membership, settings: Settings, surroundings: Surroundings, clock: Clock, metrics: Metrics
+def verifier_service(
+    own: ReplicaParts, settings: Settings, surroundings: Surroundings, clock: Clock, metrics: Metrics
 ) -> VerifierService:
     """The service that verifiers attach to."""
     standings = Standings(surroundings, ACCESS[PATH])
