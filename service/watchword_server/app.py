@@ -16,9 +16,9 @@ import uvloop
 
 from watchword.lease import SystemClock
 from watchword_server.admin import AdministratorExistsError, make_administrator
+from watchword_server.answer.propagate import Propagating
 from watchword_server.answer.register import Registering
 from watchword_server.answer.revoke import Revoking
-from watchword_server.answer.spread import Spreading
 from watchword_server.background import background
 from watchword_server.data_folder import ADMIN_TOKEN_FILE
 from watchword_server.observe.exposition import Exposition
@@ -174,7 +174,7 @@ def _handlers(
             digests=parts.keyring,
             issuing=parts.issuing,
             revoking=Revoking(parts.store, parts.keyring),
-            spreading=Spreading(own.propagation, wait_seconds_max=parts.settings.revoke_wait_seconds_max),
+            propagating=Propagating(own.propagation, wait_seconds_max=parts.settings.revoke_wait_seconds_max),
             registering=Registering(parts.store),
             count_verdict=count_verdict,
         ),

@@ -38,7 +38,7 @@ def service() -> TokenService:
         digests=KEYRING,
         issuing=unused,
         revoking=unused,
-        spreading=unused,
+        propagating=unused,
         registering=unused,
         count_verdict=lambda reason: None,
     )

@@ -28,7 +28,7 @@ class RevokeOrder:
 
 
 class Revoking:
-    """Ends tokens. How far that is known is `answer/spread.py`'s."""
+    """Ends tokens. How far that is known is `answer/propagate.py`'s."""
 
     def __init__(self, store: Store, digests: Digests) -> None:
         self._store = store

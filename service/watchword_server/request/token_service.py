@@ -14,9 +14,9 @@ from watchword.v1 import token_service_pb2 as pb
 from watchword_server.answer.errors import FieldsInvalidError, TokenNotFoundError
 from watchword_server.answer.issue import IssueOrder, Issuing
 from watchword_server.answer.proof import Digests, examine, proves
+from watchword_server.answer.propagate import Propagating
 from watchword_server.answer.register import Registering
 from watchword_server.answer.revoke import RevokeOrder, Revoking
-from watchword_server.answer.spread import Spreading
 from watchword_server.request import messages, pages
 from watchword_server.request.pipeline import Call, Method
 from watchword_server.rules.fields import BATCH_MAX, SCOPES_MAX, Faults
@@ -40,7 +40,7 @@ class TokenService:
         digests: Digests,
         issuing: Issuing,
         revoking: Revoking,
-        spreading: Spreading,
+        propagating: Propagating,
         registering: Registering,
         count_verdict: Callable[[Reason], None],
     ) -> None:
@@ -48,7 +48,7 @@ class TokenService:
         self._digests = digests
         self._issuing = issuing
         self._revoking = revoking
-        self._spreading = spreading
+        self._propagating = propagating
         self._registering = registering
         self._count_verdict = count_verdict
 
@@ -146,7 +146,7 @@ class TokenService:
                 raise FieldsInvalidError([("target", "one of token, token_id, subject, issued_by or all is required")])
         order = RevokeOrder(presented, selector, request.reason, request.cascade)
         revoked = await self._revoking.revoke(call.caller, call.actor, order, call.snapshot)
-        reached = await self._spreading.spread(
+        reached = await self._propagating.reached(
             revoked.position, wait=not request.no_wait, seconds_left=call.seconds_left()
         )
         return pb.RevokeResponse(

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from watchword_server.answer.spread import Spreading
+from watchword_server.answer.propagate import Propagating
 from watchword_server.replica.propagation import Reached
 from watchword_server.store.contract import Position
 
@@ -40,5 +40,5 @@ class Waiting:
 )
 async def test_a_margin_of_the_deadline_is_kept(wait: bool, seconds_left: float | None, waited: float) -> None:
     waiting = Waiting()
-    await Spreading(waiting, wait_seconds_max=90).spread(POSITION, wait=wait, seconds_left=seconds_left)
+    await Propagating(waiting, wait_seconds_max=90).reached(POSITION, wait=wait, seconds_left=seconds_left)
     assert waiting.asked == [pytest.approx(waited)]
