@@ -135,8 +135,7 @@ class Faults:
                 verifier.kill()
             fleet.postgres.revive()
             start_all(fleet.replicas.values())
-            for verifier in fleet.verifiers.values():
-                verifier.start()
+            fleet.restart_verifiers()
 
     def burst(self, step: Step) -> None:
         """One revocation of very many tokens."""

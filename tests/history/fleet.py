@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -44,6 +44,17 @@ class Shape:
     aio: int = 1
     threads: int = 1
     """Verifiers on each stack."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verifier:
+    """A verifier to be started."""
+
+    name: str
+    stack: str
+    """`aio` or `threads`."""
+    defect: str = ""
+    balanced: bool = False
 
 
 class Replica:
@@ -134,36 +145,40 @@ class Fleet:
         with client(self.replicas[replica].address, self.admin_token_file.read_text("ascii")) as made:
             yield made
 
-    def verifier(
-        self, name: str, stack: str, *, logs: Path | None = None, defect: str = "", balanced: bool = False
-    ) -> None:
-        """Starts another verifier's process. Those beyond the shape share the wires of `EXTRA`."""
+    def add_verifiers(self, *wanted: Verifier, logs: Path | None = None) -> None:
+        """Starts these. Those beyond the shape share the wires of `EXTRA`."""
         logs = logs or self.logs
         names = list(self.replicas)
-        # Verifiers begin at different replicas.
-        turn = len(self.verifiers) % len(names)
-        wires = self._wires_of(name)
-        configuration = Configuration(
-            name=name,
-            stack=stack,
-            targets=tuple(f"127.0.0.1:{wires[one]}" for one in (*names[turn:], *names[:turn])),
-            balanced=balanced,
-            token_file=str(self._verifier_token_file),
-            log_file=str(logs / f"{name}.jsonl"),
-            lease_seconds=LEASE_SECONDS,
-            defect=defect,
-        )
-        program = Program("tests.history.verifier_process", asdict(configuration), logs / f"{name}.stderr")
-        self.verifiers[name] = program
-        port = program.start()["port"]
-        self.addresses[name] = f"127.0.0.1:{port}"
-        # It comes back under the same address.
-        program.configuration = asdict(replace(configuration, port=port))
+        for number, one in enumerate(wanted):
+            wires = self._wires_of(one.name)
+            # They begin at different replicas.
+            turn = number % len(names)
+            configuration = Configuration(
+                name=one.name,
+                stack=one.stack,
+                targets=tuple(f"127.0.0.1:{wires[name]}" for name in (*names[turn:], *names[:turn])),
+                balanced=one.balanced,
+                token_file=str(self._verifier_token_file),
+                log_file=str(logs / f"{one.name}.jsonl"),
+                lease_seconds=LEASE_SECONDS,
+                defect=one.defect,
+            )
+            errors = logs / f"{one.name}.stderr"
+            self.verifiers[one.name] = Program("tests.history.verifier_process", asdict(configuration), errors)
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(self._start_verifier, [one.name for one in wanted]))
 
-    def retire(self, name: str) -> None:
-        """Ends a verifier for good."""
-        self.verifiers.pop(name).stop()
-        del self.addresses[name]
+    def restart_verifiers(self) -> None:
+        """Starts all of them anew."""
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda program: program.start(), self.verifiers.values()))
+
+    def retire(self, *names: str) -> None:
+        """Ends verifiers for good."""
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda name: self.verifiers[name].stop(), names))
+        for name in names:
+            del self.verifiers[name], self.addresses[name]
 
     @contextmanager
     def defective_replica(self) -> Iterator[str]:
@@ -237,14 +252,20 @@ class Fleet:
         for replica in self.replicas.values():
             (self.logs / f"{replica.name}.log").write_text("".join(replica.server.log))
 
+    def _start_verifier(self, name: str) -> None:
+        program = self.verifiers[name]
+        port = program.start()["port"]
+        self.addresses[name] = f"127.0.0.1:{port}"
+        # It comes back under the same address.
+        program.configuration = {**program.configuration, "port": port}
+
     def _start_verifiers(self) -> None:
-        for number, (name, stack) in enumerate(self.verifier_names()):
-            # The last one's answers come from another replica than its changes, every other time.
-            self.verifier(name, stack, balanced=number == self.shape.aio + self.shape.threads - 1)
+        shaped = self.verifier_names()
+        # The last one's answers come from another replica than its changes, every other time.
+        self.add_verifiers(*(Verifier(name, stack, balanced=(name, stack) == shaped[-1]) for name, stack in shaped))
 
     def _stop_verifiers(self) -> None:
-        for name in list(self.verifiers):
-            self.retire(name)
+        self.retire(*self.verifiers)
 
 
 def start_all(replicas: Iterable[Replica]) -> None:

@@ -37,7 +37,7 @@ class Plan:
 def short() -> Plan:
     """Each kind of fault at least once, in about a minute."""
     return Plan(
-        alone=(Step("stop_verifier", 0, 3.0), Step("stop_verifier", 1, 1.0)),
+        alone=(Step("stop_verifier", 0, 3.0),),
         verifiers=(
             Step("jump", 0),
             Step("verifier_wire", 0, 1.5, "hole"),
@@ -45,7 +45,7 @@ def short() -> Plan:
             Step("kill_verifier", 0),
             Step("verifier_wire", 0, 1.5, "hole_down"),
             Step("verifier_wire", 1, 1.0, "half_open"),
-            Step("stop_verifier", 1, 0.5),
+            Step("stop_verifier", 1, 1.0),
             Step("verifier_wire", 0, 1.0, "latency"),
             Step("verifier_wire", 1, 0.5, "cut"),
             Step("verifier_wire", 0, 1.0, "slow"),

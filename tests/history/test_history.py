@@ -14,7 +14,7 @@ import pytest
 
 from tests.history.checker import check
 from tests.history.events import Decision, History
-from tests.history.fleet import EXTRA, LEASE_SECONDS, Fleet, Shape, fleet
+from tests.history.fleet import EXTRA, LEASE_SECONDS, Fleet, Shape, Verifier, fleet
 from tests.history.plan import drawn, short
 from tests.history.report import lines
 from tests.history.run import callers_of, run
@@ -67,8 +67,8 @@ def found(
     running: Fleet, logs: Path, verifiers: Mapping[str, str], mode: str, *, replicas: Sequence[str] = ()
 ) -> set[str]:
     """Which of these verifiers, by stack and with these defects, accept what is revoked everywhere."""
-    for stack, defect in verifiers.items():
-        running.verifier(f"{EXTRA}-{stack}", stack, logs=logs, defect=defect)
+    wanted = [Verifier(f"{EXTRA}-{stack}", stack, defect) for stack, defect in verifiers.items()]
+    running.add_verifiers(*wanted, logs=logs)
     addresses = {stack: running.addresses[f"{EXTRA}-{stack}"] for stack in verifiers}
     callers = callers_of(running, SEED, verifiers=addresses, logs=logs, replicas=replicas)
     time = threading.Event()
@@ -88,8 +88,7 @@ def found(
     finally:
         break_wires(running, "pass")
         callers.stop()
-        for stack in verifiers:
-            running.retire(f"{EXTRA}-{stack}")
+        running.retire(*(one.name for one in wanted))
     return accepting
 
 

@@ -2,7 +2,8 @@
 
     python -m tests.history.verifier_process, then a JSON line with the fields of Configuration
 
-answers with its port. `{"jump": 3600}` sets its wall clock an hour ahead. It ends with its input.
+answers with its port. `{"jump": 3600}` sets its wall clock an hour ahead, and it says whether it is attached. It ends
+with its input.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ TALK: Final = f"/{SERVICE}/Talk"
 POLICY: Final = Policy(table={UNARY: AUTHENTICATED, TALK: AUTHENTICATED})
 STATUS_PERIOD_SECONDS: Final = 0.25
 THREADS_COUNT: Final = 32
+KEEPALIVE_SECONDS: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +94,8 @@ class Recorder:
         self._log.write(Status(self._name, now(), status.hits, status.misses, status.attached))
 
 
-def channel_options(configuration: Configuration) -> list[tuple[str, Any]]:
-    """How the authority is reached: tried again soon, and a connection of this verifier's own."""
+def connection(configuration: Configuration) -> dict[str, Any]:
+    """How the authority is reached: on a connection of one's own, tried again soon, and missed soon when it is dead."""
     options: list[tuple[str, Any]] = [
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 500),
@@ -104,12 +106,12 @@ def channel_options(configuration: Configuration) -> list[tuple[str, Any]]:
     ]
     if configuration.balanced:
         options.append(("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})))
-    return options
-
-
-def target_of(configuration: Configuration) -> str:
-    """All replicas as one gRPC target."""
-    return "ipv4:" + ",".join(configuration.targets)
+    return {
+        "target": "ipv4:" + ",".join(configuration.targets),
+        "token": _token(configuration),
+        "options": options,
+        "keepalive_seconds": KEEPALIVE_SECONDS,
+    }
 
 
 async def serve_aio(configuration: Configuration, clock: JumpingClock, recorder: Recorder) -> None:
@@ -122,9 +124,7 @@ async def serve_aio(configuration: Configuration, clock: JumpingClock, recorder:
         async for request in requests:
             yield request
 
-    async with aio.connect(
-        target_of(configuration), token=_token(configuration), options=channel_options(configuration)
-    ) as channel:
+    async with aio.connect(**connection(configuration)) as channel:
         verifier = caching.aio_verifier(channel, configuration, clock, recorder)
         server = grpc.aio.server(interceptors=[aio.ServerInterceptor(verifier, POLICY)])
         server.add_generic_rpc_handlers((_handlers(unary, talk),))
@@ -132,7 +132,7 @@ async def serve_aio(configuration: Configuration, clock: JumpingClock, recorder:
         await server.start()
         async with asyncio.TaskGroup() as group:
             counting = group.create_task(_count(recorder, verifier))
-            await asyncio.to_thread(obey, clock, port)
+            await asyncio.to_thread(obey, verifier, clock, port)
             counting.cancel()
         await server.stop(None)
         await verifier.close()
@@ -155,9 +155,7 @@ def serve_threads(configuration: Configuration, clock: JumpingClock, recorder: R
 
     with (
         ThreadPoolExecutor(THREADS_COUNT) as pool,
-        sync.connect(
-            target_of(configuration), token=_token(configuration), options=channel_options(configuration)
-        ) as channel,
+        sync.connect(**connection(configuration)) as channel,
     ):
         verifier = caching.blocking_verifier(channel, configuration, clock, recorder)
         server = grpc.server(pool, interceptors=[sync.ServerInterceptor(verifier, POLICY)])
@@ -172,19 +170,19 @@ def serve_threads(configuration: Configuration, clock: JumpingClock, recorder: R
 
         counting = threading.Thread(target=count)
         counting.start()
-        obey(clock, port)
+        obey(verifier, clock, port)
         ended.set()
         counting.join()
         server.stop(None).wait()
         verifier.close()
 
 
-def obey(clock: JumpingClock, port: int) -> None:
+def obey(verifier: Any, clock: JumpingClock, port: int) -> None:
     """Says where it serves, then does as told until the end of standard input."""
     _answer({"port": port})
     for line in sys.stdin:
         clock.ahead_seconds += json.loads(line)["jump"]
-        _answer({})
+        _answer({"attached": verifier.status().attached})
 
 
 def _answer(value: Mapping[str, Any]) -> None:
