@@ -1,4 +1,4 @@
-"""What keeps a server that lost touch from answering: rule 1 of docs/revocation.md's protocol, for every read."""
+"""What keeps a server that lost touch from answering: rule 1 of docs/protocol.md, for every read."""
 
 from __future__ import annotations
 

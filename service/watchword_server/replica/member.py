@@ -1,6 +1,6 @@
 """This process as a replica: joins, renews, follows the feed, tells what is applied, and leaves.
 
-The rules are the ledger's (docs/revocation.md's protocol, 5 and 6); here is when its questions are asked of the
+The rules are the ledger's (docs/protocol.md, 5 and 6); here is when its questions are asked of the
 database. Every clock reading that a lease is counted from is taken before its query is sent.
 """
 

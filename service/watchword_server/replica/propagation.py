@@ -1,4 +1,4 @@
-"""How far a revocation has reached: the seventh rule of docs/revocation.md's protocol, for all who wait at once."""
+"""How far a revocation has reached: rule 7 of docs/protocol.md, for all who wait at once."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What one verifier remembers, and when it may rely on it. No I/O: the clock is an argument, the stream calls in.
 
-One lock guards everything: a decision, a check-and-insert, a change and a flush exclude one another. Rules and reasons:
-`docs/revocation.md`. Each mechanism is a method of its own, so that a test can take it away and see the checker fail.
+One lock guards everything: a decision, a check-and-insert, a change and a flush exclude one another. The rules
+are in `docs/protocol.md`. Each mechanism is a method of its own, so that a test can take it away and see the checker fail.
 """
 
 from __future__ import annotations
