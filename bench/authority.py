@@ -9,12 +9,13 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Final
+from urllib.parse import quote
 
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
@@ -25,6 +26,7 @@ from bench.figures import MeasurementError
 from bench.load import Target
 from bench.postgres import Postgres, find_postgres
 from bench.process import free_port, stop
+from watchword_server.data_folder import KEYRING_FILE
 
 VERDICTS: Final = "watchword_verdicts"
 """The server's counter of judged tokens by `reason`, without the suffix `_total`."""
@@ -80,13 +82,13 @@ def require_only_active(before: dict[str, int], after: dict[str, int], expected:
         raise MeasurementError(f"sent {expected} good tokens, and the server judged {judged or 'none'}")
 
 
-def _environment(data_dir: Path, transport: Transport, port: int, metrics_port: int) -> dict[str, str]:
+def _environment(transport: Transport, port: int, metrics_port: int, database: Mapping[str, str]) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("WATCHWORD_")}
     return inherited | {
-        "WATCHWORD_DATA_DIR": str(data_dir),
         "WATCHWORD_TRANSPORT": transport,
         "WATCHWORD_LISTEN": f"127.0.0.1:{port}",
         "WATCHWORD_METRICS_LISTEN": f"127.0.0.1:{metrics_port}",
+        **database,
     }
 
 
@@ -108,13 +110,35 @@ def _wait_until_serving(process: subprocess.Popen[str], authority: Authority, lo
 @contextmanager
 def serving(data_dir: Path, transport: Transport) -> Iterator[Authority]:
     """A server on an existing or new data folder, ended with its PostgreSQL."""
+    try:
+        with _server(data_dir, transport, {"WATCHWORD_DATA_DIR": str(data_dir)}) as authority:
+            yield authority
+    finally:
+        _stop_postgres(data_dir)
+
+
+@contextmanager
+def serving_beside(first: Authority, transport: Transport) -> Iterator[Authority]:
+    """Another server on the database of one that runs."""
+    postgres = first.postgres
+    folder = quote(postgres.socket_dir, safe="")
+    database = {
+        "WATCHWORD_DATABASE_URL": f"postgresql://postgres@/{postgres.watchword_database()}?host={folder}",
+        "WATCHWORD_KEYRING_FILE": str(first.data_dir / KEYRING_FILE),
+    }
+    with _server(first.data_dir, transport, database) as authority:
+        yield authority
+
+
+@contextmanager
+def _server(data_dir: Path, transport: Transport, database: Mapping[str, str]) -> Iterator[Authority]:
     port, metrics_port = free_port(), free_port()
     log = data_dir.with_suffix(".log")
     command = [str(Path(sys.executable).parent / "watchword"), "serve"]
     with log.open("a") as sink:
         process = subprocess.Popen(
             command,
-            env=_environment(data_dir, transport, port, metrics_port),
+            env=_environment(transport, port, metrics_port, database),
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=sink,
@@ -126,7 +150,6 @@ def serving(data_dir: Path, transport: Transport) -> Iterator[Authority]:
         yield authority
     finally:
         stop(process)
-        _stop_postgres(data_dir)
 
 
 def _stop_postgres(data_dir: Path) -> None:

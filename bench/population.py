@@ -60,7 +60,7 @@ def issue_request(subject: str, audience: str) -> pb.IssueRequest:
     return pb.IssueRequest(subject=subject, scopes=[SCOPE], audiences=[audience], name="load")
 
 
-def _issue_all(stub: pb_grpc.TokenServiceStub, bearer: str, requests: Iterator[pb.IssueRequest]) -> Iterator[str]:
+def issue_all(stub: pb_grpc.TokenServiceStub, bearer: str, requests: Iterator[pb.IssueRequest]) -> Iterator[str]:
     """The secrets, in the order of the requests. Calls overlap, so that the server can share commits."""
     metadata = (("authorization", f"Bearer {bearer}"),)
     while window := list(itertools.islice(requests, _IN_FLIGHT_MAX)):
@@ -84,9 +84,9 @@ def populate(authority: Authority, *, verifiers: int, tokens_each: int) -> Popul
             (pb.IssueRequest(subject=s, scopes=["watchword.validate"], audiences=["watchword"]) for s in subjects),
             [_issuer_request()],
         )
-        *secrets, issuer = _issue_all(stub, admin, own)
+        *secrets, issuer = issue_all(stub, admin, own)
         wanted = (issue_request(f"client-{n}", subject) for subject in subjects for n in range(tokens_each))
-        tokens = list(_issue_all(stub, issuer, wanted))
+        tokens = list(issue_all(stub, issuer, wanted))
     shares = [tokens[at : at + tokens_each] for at in range(0, len(tokens), tokens_each)]
     made = [Verifier(*parts) for parts in zip(subjects, secrets, shares, strict=True)]
     return Population(made, issuer)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from bench.authority import Authority, data_folder, serving
 from bench.echo import EchoServer, Transport, echo_server
 from bench.figures import MeasurementError
+from bench.fleet import Fleet, fleet
 from bench.population import Population, populate
 
 
@@ -22,6 +23,19 @@ class Plan:
     tokens_each: int = 256
     batch_size: int = 256
     batch_processes: int = 4
+    verifiers: int = 100
+    """That watch while something is revoked, half of them at each of two replicas."""
+    revocations: int = 300
+    """Of a round, one after another."""
+    frozen_lease_seconds: float = 5.0
+    bulk_tokens: int = 100_000
+    entries: int = 100_000
+    """Of a cache whose memory is measured."""
+    entries_many: int = 1_000_000
+    entries_few: int = 1_000
+    idle_watchers: int = 500
+    idle_lease_seconds: int = 60
+    idle_seconds: float = 60.0
 
     @property
     def in_flight(self) -> int:
@@ -49,6 +63,7 @@ class Stage:
     _loaded: dict[Transport, Loaded] = field(default_factory=dict)
     _echoes: dict[Transport, EchoServer] = field(default_factory=dict)
     _broken: dict[Transport, str] = field(default_factory=dict)
+    _fleet: Fleet | None = None
 
     def echo(self, transport: Transport) -> EchoServer:
         if transport not in self._echoes:
@@ -68,6 +83,12 @@ class Stage:
                 raise
             self._loaded[transport] = Loaded(authority, self.populate(authority))
         return self._loaded[transport]
+
+    def fleet(self) -> Fleet:
+        """Two replicas."""
+        if self._fleet is None:
+            self._fleet = self.stack.enter_context(fleet())
+        return self._fleet
 
     def populate(self, authority: Authority) -> Population:
         return populate(authority, verifiers=self.plan.processes, tokens_each=self.plan.tokens_each)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bench.figures import Figure
-from bench.rows import batch, issue, statements, validate_cpu, validate_idle
+from bench.rows import batch, idle, interceptor, issue, memory, revoke, statements, validate_cpu, validate_idle
 from bench.stage import Stage
 
 
@@ -26,4 +26,11 @@ ROWS: Final = (
     Row(("sql_per_validate",), statements.measure),
     Row(("batch_validate_tokens_per_call_cost",), batch.measure),
     Row(("issue_vs_floor",), issue.measure),
+    Row(("interceptor_hit_us", "interceptor_hit_share"), interceptor.measure),
+    Row(("interceptor_vs_remote",), interceptor.measure_remote),
+    Row(("cache_bytes_per_entry",), memory.measure),
+    Row(("million_hit_ratio", "million_renewal_ratio"), memory.measure_many),
+    Row(("renewals_core_percent",), idle.measure),
+    Row(("revoke_everywhere_p99_ms",), revoke.measure),
+    Row(("revoke_frozen_seconds",), revoke.measure_frozen),
 )

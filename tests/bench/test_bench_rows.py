@@ -18,7 +18,33 @@ from bench.stage import Plan, Stage
 
 pytestmark = pytest.mark.skipif(shutil.which("h2load") is None, reason="needs h2load (nghttp2-client)")
 
-_SHORT = Plan(rounds=1, seconds=0.05, processes=2, streams=2, tokens_each=4, batch_size=4, batch_processes=2)
+_SHORT = Plan(
+    rounds=1,
+    seconds=0.05,
+    processes=2,
+    streams=2,
+    tokens_each=4,
+    batch_size=4,
+    batch_processes=2,
+    verifiers=4,
+    revocations=3,
+    frozen_lease_seconds=1.0,
+    bulk_tokens=200,
+    entries=2_000,
+    entries_many=3_000,
+    entries_few=300,
+    idle_watchers=4,
+    idle_lease_seconds=2,
+    idle_seconds=1.0,
+)
+# In so short a form the noise can be larger than they are.
+_DIFFERENCES = {
+    "interceptor_hit_us",
+    "interceptor_hit_share",
+    "renewals_core_percent",
+    "interceptor_us",
+    "added_without_network_us",
+}
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +59,9 @@ def test_row_measures_the_figures_it_names(stage: Stage, row: Row) -> None:
 
     assert tuple(figure.name for figure in figures) == row.names
     for figure in figures:
-        assert figure.value > 0
+        assert figure.value > 0 or figure.name in _DIFFERENCES
         assert figure.baseline["rounds"] == 1
-        assert all(value > 0 for value in figure.baseline.values())
+        assert all(value > 0 for name, value in figure.baseline.items() if name not in _DIFFERENCES)
 
 
 def test_tokens_that_are_not_good_are_no_figure(stage: Stage) -> None:
