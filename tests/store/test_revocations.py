@@ -69,12 +69,26 @@ async def test_unknown_token_moves_the_position_as_a_known_one_does(
     assert changes(plain, before + 1) == {unknown}
 
 
-async def test_wrong_secret_ends_nothing_and_moves_the_position(store: PostgresStore) -> None:
+async def test_wrong_secret_ends_nothing_and_moves_the_position(
+    store: PostgresStore, plain: psycopg.Connection
+) -> None:
     token_id = await stored(store)
     before = (await position(store)).number
     revoked = await store.revoke(revocation(token_id=token_id, proved=False, cascade=True))
     assert (revoked.count, revoked.out_of_reach, revoked.position.number) == (0, 0, before + 1)
     assert await live(store, token_id) == {token_id}
+    # Told of the id, every verifier would end the streams of a token that is still good: an id is no secret.
+    assert changes(plain, before + 1) == set()
+
+
+async def test_out_of_reach_moves_the_position_and_names_nothing(
+    store: PostgresStore, plain: psycopg.Connection
+) -> None:
+    token_id = await stored(store, scopes=["billing.read"])
+    before = (await position(store)).number
+    revoked = await store.revoke(revocation(token_id=token_id, within=[ORDERS_ONLY]))
+    assert (revoked.refused, revoked.position.number) == (True, before + 1)
+    assert changes(plain, before + 1) == set()
 
 
 async def test_subject_without_tokens_leaves_the_position(store: PostgresStore) -> None:

@@ -43,8 +43,8 @@ async def end_together(connection: Connection, revocations: Sequence[Revocation]
     await record(connection, [share.deed() for share in shares])
     # A revocation that names a token always writes: whoever waits for the position waits for every verifier, whether
     # this call, an earlier one, or nobody ended the token.
-    changes.add(share.named for share in shares if share.named is not None)
-    if changes.token_ids or changes.everything:
+    changes.add(share.named for share in shares if share.named is not None and share.may_name)
+    if changes.token_ids or changes.everything or any(share.named is not None for share in shares):
         row = await connection.fetchrow(query("revoke_position"), changes.everything, list(changes.token_ids))
     else:
         row = await connection.fetchrow(query("position"))
@@ -68,6 +68,12 @@ class _Share:
         if revocation.cascade and self.named is not None:
             # Its row may be gone, purged with its partition, while what it issued lives on.
             self.behind.add(self.named)
+
+    @property
+    def may_name(self) -> bool:
+        """Whether verifiers are told which token it names. A wrong secret, or one out of reach, makes nothing less
+        valid; told of it, they would end the streams of a good token. (test_out_of_reach_moves_the_position...)"""
+        return self.revocation.proved is not False and not self.refused
 
     def ends(self, row: Any, live: bool) -> bool:
         """Whether this revocation ends the token of a row that it names, which is live or was revoked before.
