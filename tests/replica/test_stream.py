@@ -224,6 +224,49 @@ def test_one_that_does_not_acknowledge_is_refused_renewal(ledger: Ledger, clock:
     assert refused(stream, renew(3, 5)) == ("ABORTED", "WATCH_LAGGING")
 
 
+@pytest.mark.parametrize("keys", ["the same key", "new keys"])
+def test_coming_again_holds_nothing_up_for_longer(ledger: Ledger, clock: ManualClock, keys: str) -> None:
+    first = attached(ledger, clock)
+    first.receive(renew(1, 5))
+    ledger.learn(page(6, 6))
+    first.close()
+    for number in range(1, 30):
+        clock.advance(ACK_TIMEOUT_SECONDS - 1)
+        ledger.renewed(instant(clock))
+        again = opened(ledger, clock)
+        again.receive(hello(key=KEY if keys == "the same key" else number.to_bytes(16, "big")))
+        assert kinds(again) == ["welcome", "reset"]
+        again.receive(renew(2, 0))
+        assert kinds(again) == []
+        again.close()
+    assert ledger.applied() == 6
+
+
+def test_a_stream_is_granted_what_it_asked_for_once_it_caught_up(ledger: Ledger, clock: ManualClock) -> None:
+    ledger.learn(page(7, 6, 7))
+    stream = opened(ledger, clock)
+    stream.receive(hello(resume=at(5)))
+    stream.receive(renew(1, 5))
+    stream.receive(renew(2, 5))
+    assert kinds(stream) == ["welcome", "changes"]
+    stream.receive(acknowledge(6))
+    assert kinds(stream) == []
+    stream.receive(acknowledge(7))
+    (grant,) = taken(stream)
+    assert (grant.grant.nonce, grant.grant.position) == (2, at(7))
+    assert kinds(stream) == []
+
+
+def test_who_released_is_not_granted_what_it_asked_for_before(ledger: Ledger, clock: ManualClock) -> None:
+    stream = opened(ledger, clock)
+    stream.receive(hello())
+    taken(stream)
+    stream.receive(renew(1, 0))
+    stream.receive(RELEASE)
+    stream.receive(acknowledge(5))
+    assert (kinds(stream), ledger.next_deadline()) == ([], None)
+
+
 def test_one_that_does_not_acknowledge_is_cut_without_a_word_from_it(ledger: Ledger, clock: ManualClock) -> None:
     stream = attached(ledger, clock)
     ledger.learn(page(6, 6))

@@ -78,8 +78,10 @@ class WatcherStream:
         self._epoch: UUID | None = None
         self._place: Place | None = None
         self._told_max = -1
+        self._known_at_start = -1
         self._behind_since: float | None = None
         self._welcome: pb.WatchResponse | None = None
+        self._asked: int | None = None
         self._grants: deque[_Granted] = deque()
         self._moved = False
         self._refused: WatchRefusedError | None = None
@@ -163,7 +165,8 @@ class WatcherStream:
             raise refusal.protocol("the first message is a hello, and no other one is")
         if kind == "acknowledge":
             self._flood.acknowledgement()
-            self._acknowledge(message.acknowledge.applied)
+            if self._acknowledge(message.acknowledge.applied) and not self._ledger.draining:
+                self._grant_asked()
             return
         self._flood.message()
         match kind:
@@ -172,6 +175,7 @@ class WatcherStream:
             case "renew":
                 self._renew(message.renew)
             case "release":
+                self._asked = None
                 self._grants.clear()
                 self._ledger.release(self.watcher)
             case _:
@@ -212,7 +216,7 @@ class WatcherStream:
             self.waits_for_number = resume.number
             return
         self._epoch = epoch
-        number = log.number
+        number = self._known_at_start = log.number
         if resume is not None:
             self._told_max = resume.number
             if log.holds(Place(resume.number)):
@@ -237,12 +241,22 @@ class WatcherStream:
             return
         if self._lags(self._clock.boottime()) or len(self._grants) >= GRANTS_WAITING_MAX:
             raise refusal.lagging()
+        self._asked = renew.nonce
+        self._grant_asked()
+
+    def _grant_asked(self) -> None:
+        """Grants the latest lease asked for, once all that was known when the stream began is acknowledged. Who comes
+        again, under this key or a new one, would else hold up a position for as long as it likes
+        (test_coming_again_holds_nothing_up_for_longer)."""
+        if self._asked is None or self.acked < self._known_at_start:
+            return
+        nonce, self._asked = self._asked, None
         lease_seconds = self._ledger.grantable_seconds(self._lease_seconds)
         if lease_seconds <= 0 or self._ledger.number is None:
             raise refusal.lease_missing()
         if not self._ledger.grant(self.watcher, lease_seconds, self.acked):
             raise refusal.limited()
-        self._grants.append(_Granted(renew.nonce, self._ledger.number, lease_seconds))
+        self._grants.append(_Granted(nonce, self._ledger.number, lease_seconds))
 
     def _acknowledge(self, applied: token_service_pb2.Position) -> bool:
         """False for a position of another epoch than the stream's: it was sent before the reset arrived."""
@@ -292,7 +306,9 @@ class WatcherStream:
     def _reset(self, epoch: UUID, number: int) -> pb.WatchResponse:
         if self._epoch != epoch:  # Grants and acknowledgements of the old epoch mean nothing in this one.
             self._epoch = epoch
+            self._asked = None
             self._grants.clear()
+            self._known_at_start = number
             self._told_max = self.acked = -1
             self._behind_since = self._clock.boottime()
         self._place = Place(number)
