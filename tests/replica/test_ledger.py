@@ -33,8 +33,8 @@ def page(
     )
 
 
-def watcher(number: int = 1) -> Watcher:
-    return Watcher(number.to_bytes(16, "big"), "orders", "host/1", "watchword", "10.0.0.1:1", "orders")
+def watcher(number: int = 1, *, subject: str = "orders") -> Watcher:
+    return Watcher(number.to_bytes(16, "big"), "orders", "host/1", "watchword", "10.0.0.1:1", subject)
 
 
 def member(clock: ManualClock, number: int = 5, **limits: int) -> Ledger:
@@ -211,6 +211,17 @@ def test_records_are_bounded(clock: ManualClock) -> None:
     ledger = member(clock, records_max=2)
     assert [ledger.grant(watcher(number), 10, 5) for number in (1, 2, 3)] == [True, True, False]
     assert ledger.grant(watcher(1), 10, 5), "who has a record may renew"
+
+
+def test_one_subject_takes_the_records_of_no_other(clock: ManualClock) -> None:
+    ledger = member(clock, records_per_subject_max=2)
+    crowd = [ledger.grant(watcher(number, subject="mallory"), 10, 5) for number in (1, 2, 3)]
+    assert crowd == [True, True, False]
+    assert ledger.grant(watcher(4), 10, 5)
+    ledger.release(watcher(1, subject="mallory"))
+    assert ledger.grant(watcher(3, subject="mallory"), 10, 5)
+    clock.advance(11)
+    assert ledger.grant(watcher(5, subject="mallory"), 10, 5), "those that ran out do not count"
 
 
 def test_a_row_stays_until_every_lease_is_released_or_over(clock: ManualClock) -> None:

@@ -18,6 +18,8 @@ from watchword_server.store.contract import FeedPage
 
 IDS_KEPT_MAX: Final = 200_000
 RECORDS_MAX: Final = 100_000
+RECORDS_PER_SUBJECT_MAX: Final = 10_000
+"""A record outlives its stream, so the limits of streams do not bound these."""
 
 
 class AttachedStream(Protocol):
@@ -56,6 +58,7 @@ class Ledger:
         lease_seconds_max: float = LEASE_SECONDS_DEFAULT,
         ids_kept_max: int = IDS_KEPT_MAX,
         records_max: int = RECORDS_MAX,
+        records_per_subject_max: int = RECORDS_PER_SUBJECT_MAX,
     ) -> None:
         self.lease_seconds_max: Final = lease_seconds_max
         self.key: UUID | None = None
@@ -67,6 +70,7 @@ class Ledger:
         self._clock = clock
         self._ids_kept_max = ids_kept_max
         self._records_max = records_max
+        self._records_per_subject_max = records_per_subject_max
         self._lease = Lease()
         self._start: int | None = None
         self._applied: int | None = None
@@ -205,14 +209,17 @@ class Ledger:
         return math.floor(seconds * 1000) / 1000
 
     def grant(self, watcher: Watcher, lease_seconds: float, acked: int) -> bool:
-        """Records a lease, granted now. False if there are too many.
+        """Records a lease, granted now. False if there are too many, of everybody's or of one subject's.
 
         A verifier without a record relies on this lease only once it was told everything up to the position granted,
         which is not below `applied`: so a new record never pulls that back.
         """
         applied = self.applied()
         assert applied is not None, "a lease is granted by a member only"
-        if self.records.get(watcher.verifier_key) is None and len(self.records) >= self._records_max:
+        if self.records.get(watcher.verifier_key) is None and (
+            len(self.records) >= self._records_max
+            or self.records.count_of(watcher.subject) >= self._records_per_subject_max
+        ):
             return False
         until = recorder_end(self._clock.boottime(), lease_seconds)
         self.records.grant(watcher, until, max(acked, applied))

@@ -40,6 +40,7 @@ class LeaseRecords:
         # Each record has one entry in `_ends`, at a time not after its end; it moves on when that time comes.
         self._ends: list[tuple[float, int, LeaseRecord]] = []
         self._order = count()
+        self._of_subject: Counter[str] = Counter()
         self._acked: Counter[int] = Counter()
         self._numbers: list[int] = []
 
@@ -49,6 +50,10 @@ class LeaseRecords:
     def get(self, verifier_key: bytes) -> LeaseRecord | None:
         """The record of this verifier, if it has one."""
         return self._records.get(verifier_key)
+
+    def count_of(self, subject: str) -> int:
+        """How many records the verifiers of one subject have."""
+        return self._of_subject[subject]
 
     def all(self) -> list[LeaseRecord]:
         """Every record."""
@@ -63,6 +68,7 @@ class LeaseRecords:
             return
         record = LeaseRecord(watcher, until, acked)
         self._records[watcher.verifier_key] = record
+        self._of_subject[watcher.subject] += 1
         heapq.heappush(self._ends, (until, next(self._order), record))
         self._count(acked)
 
@@ -77,8 +83,13 @@ class LeaseRecords:
     def release(self, verifier_key: bytes) -> None:
         """The verifier relies on nothing any more."""
         record = self._records.pop(verifier_key, None)
-        if record is not None:
-            self._acked[record.acked] -= 1
+        if record is None:
+            return
+        self._acked[record.acked] -= 1
+        subject = record.watcher.subject
+        self._of_subject[subject] -= 1
+        if not self._of_subject[subject]:
+            del self._of_subject[subject]
 
     def expire(self, now: float) -> None:
         """Drops the records that ran out."""
