@@ -52,11 +52,11 @@ def short() -> Plan:
             Step("jump", 1),
         ),
         authority=(
+            Step("burst", 0),
             Step("stop_replica", 0, 3.0),
             Step("prune", 0, 1.0),
             Step("stop_postgres", 0, 0.5),
             Step("postgres_wire", 1, 1.5, "hole"),
-            Step("burst", 0),
             Step("rolling_restart"),
             Step("kill_postgres"),
             Step("postgres_wire", 0, 0.5, "half_open"),
