@@ -15,6 +15,7 @@ from tests.history.events import NEVER, Fault, History, Issue, Record, Revoke
 
 # The database's clock, which decides expiry, is slewed against the monotonic one, and milliseconds are rounded.
 EXPIRY_SLACK_SECONDS: Final = 0.25
+HONEST: Final = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED")
 RECOVERY_LEASES: Final = 4
 RECOVERY_SECONDS: Final = 5.0
 """After a fault ended, the fleet has so many leases and so many seconds until promptness is asked of it again."""
@@ -148,6 +149,10 @@ def _decisions(history: History, fates: dict[str, _Fate]) -> Iterator[Violation]
                 yield Violation("bounded", one, "effective_in has passed")
             elif one.invoked > fate.expires_last:
                 yield Violation("expired", one, "its life is over")
+        elif one.outcome == "unavailable":
+            # Of a stream that ends before its client wrote, grpc.aio's client makes INTERNAL, whatever was said.
+            if one.kind == "unary" and one.code not in HONEST:
+                yield Violation("unforeseen", one, f"{one.code} is no way to say that nothing was judged")
         elif one.outcome == "inactive":
             alive_until = min(fate.doubtful, fate.expires_first)
             if one.invoked > fate.acknowledged and one.returned < alive_until:

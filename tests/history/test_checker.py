@@ -25,7 +25,7 @@ def revoke(value: str = "t", *, by: str = "token_id", at: float = 10.0, took: fl
 
 
 def decision(outcome: str, *, at: float, token: str = "t", kind: str = "unary", took: float = 0.5) -> Decision:
-    return Decision(token, kind, "v", at, at + took, outcome)
+    return Decision(token, kind, "v", at, at + took, outcome, "UNAVAILABLE" if outcome == "unavailable" else "OK")
 
 
 def findings(*records: Record) -> Findings:
@@ -76,6 +76,11 @@ def test_a_token_whose_issue_has_not_returned_may_be_unknown() -> None:
 def test_being_told_unavailable_is_honest() -> None:
     assert rules(issue(), decision("unavailable", at=5)) == []
     assert rules(issue(), revoke(), decision("unavailable", at=15)) == []
+
+
+@pytest.mark.parametrize("code", ["INTERNAL", "UNKNOWN", "RESOURCE_EXHAUSTED"])
+def test_being_told_anything_else_is_seen(code: str) -> None:
+    assert rules(issue(), replace(decision("unavailable", at=5), code=code)) == ["unforeseen"]
 
 
 def test_denying_before_the_revoke_was_invoked_is_seen_and_during_it_is_not() -> None:
