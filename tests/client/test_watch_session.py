@@ -18,6 +18,7 @@ from watchword.verifier.cache import Cache
 from watchword.verifier.session import WatchProtocolError, WatchSession
 
 LEASE_SECONDS = 60.0
+LEASE_YEARS = 315_576_000_000
 
 
 def position(number: int, epoch: bytes = EPOCH) -> token_service_pb2.Position:
@@ -108,6 +109,36 @@ def acknowledged(answers: Sequence[pb.WatchRequest]) -> list[int]:
 
 
 # Hello
+
+
+@pytest.mark.parametrize(
+    ("told", "taken"),
+    [
+        (Duration(nanos=1), 0.1),
+        (Duration(seconds=10), 10),
+        (Duration(seconds=LEASE_YEARS), LEASE_SECONDS),
+    ],
+    ids=["no pause", "as told", "ages"],
+)
+def test_how_often_to_renew_is_bounded_whatever_the_server_says(told: Duration, taken: float) -> None:
+    watch = Watch()
+    watch.session.hello()
+    hostile = welcome(10)
+    hostile.welcome.renew_every.CopyFrom(told)
+    watch.receive(hostile)
+    assert watch.session.renew_every_seconds == taken
+
+
+def test_positions_at_the_end_of_numbers_change_nothing_for_the_next_stream(watch: Watch) -> None:
+    last = 2**64 - 1
+    watch.receive(changes(change(last, everything=True)))
+    assert (watch.cache.applied, watch.session.renew().renew.applied.number) == (last, last)
+    assert watch.receive(changes(change(0), change(11), change(last))) == ()
+    watch.connect()
+    assert watch.session.hello().hello.resume_from.number == last
+    watch.receive(welcome(10))
+    watch.receive(reset(10))
+    assert (watch.cache.applied, watch.leased()) == (10, False)
 
 
 def test_the_first_hello_says_who_it_is_and_resumes_nowhere() -> None:

@@ -16,6 +16,9 @@ from watchword.verifier.cache import Cache
 
 # Renewals without an answer. The answer to an older one is no longer of use.
 _PENDING_MAX: Final = 64
+# What a server says is bounded: renewing without a pause would take the service's own time, and renewing once a year
+# would hide that nobody is there.
+_RENEW_EVERY_SECONDS_MIN: Final = 0.1
 _NANOS: Final = 1_000_000_000
 
 
@@ -112,7 +115,8 @@ class WatchSession:
         if not renew_every_seconds > 0:
             raise WatchProtocolError("no time to renew at")
         self._epoch = _epoch(welcome.position)
-        self.renew_every_seconds = renew_every_seconds
+        longest = max(_RENEW_EVERY_SECONDS_MIN, self._lease_seconds)
+        self.renew_every_seconds = min(max(renew_every_seconds, _RENEW_EVERY_SECONDS_MIN), longest)
         self._welcomed = True
         # Also when it was forked or reset since the hello: what was said then no longer stands.
         self.attached = (self._epoch, welcome.position.number) == self._resume_from == self._now()
