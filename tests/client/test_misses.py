@@ -54,6 +54,16 @@ def test_one_peer_cannot_take_what_the_others_need() -> None:
     assert taken(misses, "ipv6:%5B::1%5D:1", 100) == 2, "the limit for all"
 
 
+@pytest.mark.parametrize("form", ["ipv6:%5B{}%5D:1", "ipv6:[{}]:1"])
+def test_the_addresses_that_one_machine_has_of_ipv6_are_one_peer(form: str) -> None:
+    misses = Misses(MissLimits(per_peer_per_second_max=4), Clock())
+    assert sum(taken(misses, form.format(f"2001:db8:1:2::{host:x}"), 1) for host in range(100)) == 4
+    assert taken(misses, form.format("2001:db8:1:3::1"), 5) == 4
+    # Callers by IPv4 at a listener for both.
+    assert [taken(misses, form.format(f"::ffff:10.0.0.{host}"), 5) for host in (1, 2)] == [4, 4]
+    assert taken(misses, form.format("nonsense"), 5) == 4
+
+
 def test_callers_on_a_socket_are_one_peer() -> None:
     misses = Misses(MissLimits(per_peer_per_second_max=4), Clock())
     assert taken(misses, "unix:", 5) + taken(misses, "unix:/run/a", 5) == 4

@@ -7,7 +7,9 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from typing import Final
+from urllib.parse import unquote
 
 from watchword.verifier.contract import PeerName, VerifierUnavailableError
 
@@ -86,6 +88,15 @@ class Misses:
 
 
 def _host(peer: str) -> str:
-    """`ipv4:10.0.0.7:51234` without its port: a caller has as many ports as it likes. Sockets are one peer."""
+    """`ipv4:10.0.0.7:51234` without its port: a caller has as many ports as it likes, and of IPv6 addresses a whole /64,
+    which counts as one host. Sockets are one peer.
+    """
     scheme, _, rest = peer.partition(":")
-    return rest.rpartition(":")[0] if scheme in ("ipv4", "ipv6") else scheme
+    if scheme not in ("ipv4", "ipv6"):
+        return scheme
+    host = unquote(rest.rpartition(":")[0]).strip("[]")
+    try:
+        address = IPv6Address(host)
+    except ValueError:
+        return host
+    return host if address.ipv4_mapped is not None else address.packed[:8].hex()
