@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from tests.history.events import NEVER, Fault, History, Issue, Record, Revoke
+from tests.history.events import NEVER, Decision, Fault, History, Issue, Record, Revoke
 
 # The database's clock, which decides expiry, is slewed against the monotonic one, and milliseconds are rounded.
 EXPIRY_SLACK_SECONDS: Final = 0.25
@@ -138,25 +138,35 @@ class _Tree:
 
 
 def _decisions(history: History, fates: dict[str, _Fate]) -> Iterator[Violation]:
+    judges = {"accept": _accepted, "inactive": _denied, "unavailable": _not_judged}
     for one in history.decisions:
         fate = fates.get(one.token)
-        if fate is None:
-            continue
-        if one.outcome == "accept":
-            if one.invoked > fate.dead:
-                yield Violation("revoked", one, fate.dead_by)
-            elif one.invoked > fate.bounded:
-                yield Violation("bounded", one, "effective_in has passed")
-            elif one.invoked > fate.expires_last:
-                yield Violation("expired", one, "its life is over")
-        elif one.outcome == "unavailable":
-            # Of a stream that ends before its client wrote, grpc.aio's client makes INTERNAL, whatever was said.
-            if one.kind == "unary" and one.code not in HONEST:
-                yield Violation("unforeseen", one, f"{one.code} is no way to say that nothing was judged")
-        elif one.outcome == "inactive":
-            alive_until = min(fate.doubtful, fate.expires_first)
-            if one.invoked > fate.acknowledged and one.returned < alive_until:
-                yield Violation("alive", one, "acknowledged, not expired, and no revoke of it was begun")
+        violation = None if fate is None else judges[one.outcome](one, fate)
+        if violation is not None:
+            yield violation
+
+
+def _accepted(one: Decision, fate: _Fate) -> Violation | None:
+    if one.invoked > fate.dead:
+        return Violation("revoked", one, fate.dead_by)
+    if one.invoked > fate.bounded:
+        return Violation("bounded", one, "effective_in has passed")
+    if one.invoked > fate.expires_last:
+        return Violation("expired", one, "its life is over")
+    return None
+
+
+def _denied(one: Decision, fate: _Fate) -> Violation | None:
+    if fate.acknowledged < one.invoked and one.returned < min(fate.doubtful, fate.expires_first):
+        return Violation("alive", one, "acknowledged, not expired, and no revoke of it was begun")
+    return None
+
+
+def _not_judged(one: Decision, fate: _Fate) -> Violation | None:
+    # Of a stream that ends before its client wrote, grpc.aio's client makes INTERNAL, whatever was said.
+    if one.kind == "unary" and one.code not in HONEST:
+        return Violation("unforeseen", one, f"{one.code} is no way to say that nothing was judged")
+    return None
 
 
 def _slow(history: History, lease_seconds: float) -> Iterator[tuple[Revoke, float]]:
