@@ -88,8 +88,8 @@ class Misses:
 
 
 def _host(peer: str) -> str:
-    """`ipv4:10.0.0.7:51234` without its port: a caller has as many ports as it likes, and of IPv6 addresses a whole /64,
-    which counts as one host. Sockets are one peer.
+    """`ipv4:10.0.0.7:51234` without its port: a caller has as many ports as it likes, and of IPv6 a whole /64 of
+    addresses, which counts as one host. Sockets are one peer.
     """
     scheme, _, rest = peer.partition(":")
     if scheme not in ("ipv4", "ipv6"):
