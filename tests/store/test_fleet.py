@@ -164,6 +164,18 @@ async def test_database_that_is_another_begins_an_epoch_when_a_replica_renews(
     assert not await fleet.join(NewReplica(uuid4(), epoch, "late", 60))
 
 
+@pytest.mark.parametrize("column", ["system_identifier", "timeline"])
+async def test_nothing_is_settled_on_a_database_that_is_another(
+    fleet: PostgresFleet, plain: psycopg.Connection, column: str
+) -> None:
+    """Between a promotion and the first renewal after it: rows of servers that joined may have been lost."""
+    _, epoch = await joined(fleet)
+    assert (await fleet.roll()).settled
+    plain.execute(f"update feed set {column} = {column} - 1".encode())
+    roll = await fleet.roll()
+    assert (roll.epoch, roll.settled) == (epoch, False)
+
+
 async def test_first_renewal_after_an_upgrade_fills_in_where_the_database_is(
     fleet: PostgresFleet, plain: psycopg.Connection
 ) -> None:
