@@ -136,6 +136,12 @@ class WatcherStream:
             self._refused = refusal.lagging()
         self._raise_if_over()
 
+    @property
+    def owes(self) -> bool:
+        """Whether the verifier has yet to say something, a hello or an acknowledgement: only then need `check` be
+        called. It begins to owe when `ready` is called, or by what `take` returns."""
+        return self._watcher is None or self._behind_since is not None
+
     def close(self) -> None:
         """The stream is over, for whatever reason. What was granted on it stays recorded."""
         if self._refused is None:

@@ -164,8 +164,10 @@ class VerifierService:
             ready.clear()
             message = stream.take() if standing.gate.is_set() else None
             if message is None:
+                # A verifier that owes nothing costs nothing: hundreds of quiet watches would keep a core busy.
+                quiet = standing.gate.is_set() and not stream.owes
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(CHECK_SECONDS):
+                    async with asyncio.timeout(None if quiet else CHECK_SECONDS):
                         await (ready if standing.gate.is_set() else standing.gate).wait()
                 continue
             try:
