@@ -51,6 +51,16 @@ def test_without_a_lease_nobody_asks_for_streams_that_say_nothing(bench: Bench) 
     assert len(bench.caching._streams_due()) == 1
 
 
+def test_streams_that_ended_while_there_was_no_lease_are_not_kept(bench: Bench) -> None:
+    bench.cache.lapse()
+    for number in range(2, 12):
+        stream = bench.caching.open_stream(bench.token, (), bench.said.append)
+        bench.cache.flush(EPOCH, number)
+        stream.close()
+        assert bench.caching._streams_due() == []
+    assert not bench.caching._due, "each holds its token"
+
+
 def test_a_stream_that_has_ended_is_not_judged_again(bench: Bench) -> None:
     stream = bench.caching.open_stream(bench.token, (), bench.said.append)
     bench.cache.flush(EPOCH, 2)

@@ -186,7 +186,12 @@ class Caching:
         next message of each stream is judged by asking.
         """
         cache, clock = self._cache, self._clock
-        if cache is None or clock is None or not cache.lease.live(clock):
+        if cache is None or clock is None:
+            return []
+        if not cache.lease.live(clock):
+            for _ in range(len(self._due)):
+                if (stream := self._due.popleft()).is_open:
+                    self._due.append(stream)
             return []
         cache.expire_gates()
         due = []
