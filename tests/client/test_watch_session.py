@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -18,6 +22,7 @@ from watchword.verifier.cache import Cache
 from watchword.verifier.session import WatchProtocolError, WatchSession
 
 LEASE_SECONDS = 60.0
+WAIT_SECONDS_MAX = 30
 LEASE_YEARS = 315_576_000_000
 
 
@@ -332,6 +337,56 @@ def test_a_release_is_said_only_when_the_lease_is_no_longer_relied_on(watch: Wat
     assert not watch.leased()
     watch.receive(grant(under_way, 10))
     assert not watch.leased()
+
+
+class Meeting:
+    """Stands in the middle of one step of the session until another thread has done, or waits to do, another."""
+
+    def __init__(self, pool: ThreadPoolExecutor, step: Callable[[], pb.WatchRequest]) -> None:
+        self._pool = pool
+        self._step = step
+        self.other: Future[pb.WatchRequest] | None = None
+
+    def __call__(self) -> None:
+        self.other = self._pool.submit(self._step)
+        # It must not end before this one does: nothing to wait for but a moment in which it could.
+        with suppress(TimeoutError):
+            self.other.result(0.05)
+
+    @property
+    def said(self) -> pb.WatchRequest:
+        assert self.other is not None
+        return self.other.result(WAIT_SECONDS_MAX)
+
+
+def test_no_grant_that_meets_a_release_revives_the_lease(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        meeting, take = Meeting(pool, watch.session.release), watch.cache.grant
+
+        def grant_slowly(*arguments: Any) -> None:
+            meeting()
+            take(*arguments)
+
+        answer = grant(watch.session.renew(), 10)
+        monkeypatch.setattr(watch.cache, "grant", grant_slowly)
+        watch.receive(answer)
+        assert meeting.said.HasField("release")
+        assert not watch.leased()
+
+
+def test_no_renewal_tells_of_a_position_whose_gates_are_being_shut(watch: Watch) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        meeting, token, shut = Meeting(pool, watch.session.renew), made(), threading.Event()
+
+        def shut_slowly() -> None:
+            meeting()
+            if meeting.other is not None and not meeting.other.done():
+                shut.set()
+
+        watch.cache.register(token.text, shut_slowly, lambda: None)
+        watch.receive(changes(change(11, token)))
+        assert meeting.said.renew.applied.number == 11
+        assert shut.is_set()
 
 
 def test_who_is_asked_to_move_takes_no_further_lease_and_goes_on_applying(watch: Watch) -> None:

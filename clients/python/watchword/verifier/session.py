@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
@@ -29,7 +30,9 @@ class WatchProtocolError(Exception):
 class WatchSession:
     """The state of one stream. `hello` first, then every message received goes through `receive`, in order.
 
-    Belongs to one stream for its life: a renewal is answered here or never.
+    Belongs to one stream for its life: a renewal is answered here or never. One thread receives while another renews or
+    releases: each of these is whole, so that no renewal tells of a position whose gates are still being shut, and no
+    grant counts once the lease is released.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class WatchSession:
         self._cache: Final = cache
         self._clock: Final = clock
         self._lease_seconds: Final = lease_seconds
+        self._lock: Final = threading.Lock()
         self._name: Final = name
         self._instance: Final = instance
         self._library: Final = library
@@ -70,23 +74,29 @@ class WatchSession:
 
     def renew(self) -> pb.WatchRequest:
         """Asks for a lease that counts from now: to be sent at once. Only while attached."""
-        assert self.attached
-        assert self._epoch is not None
-        sent = self._sent_at()
-        nonce = self._cache.next_nonce()
-        self._pending[nonce] = sent
-        if len(self._pending) > _PENDING_MAX:
-            del self._pending[next(iter(self._pending))]
-        return pb.WatchRequest(renew=pb.Renew(nonce=nonce, applied=_position(self._epoch, self._cache.applied)))
+        with self._lock:
+            assert self.attached
+            assert self._epoch is not None
+            sent = self._sent_at()
+            nonce = self._cache.next_nonce()
+            self._pending[nonce] = sent
+            if len(self._pending) > _PENDING_MAX:
+                del self._pending[next(iter(self._pending))]
+            return pb.WatchRequest(renew=pb.Renew(nonce=nonce, applied=_position(self._epoch, self._cache.applied)))
 
     def release(self) -> pb.WatchRequest:
         """Stops relying on the lease, then says so: to be sent as the last message. Later grants count for nothing."""
-        self._leaving = True
-        self._cache.lapse()
+        with self._lock:
+            self._leaving = True
+            self._cache.lapse()
         return pb.WatchRequest(release=pb.Release())
 
     def receive(self, message: pb.WatchResponse) -> Sequence[pb.WatchRequest]:
         """Takes one message in; what to send in return. Raises WatchProtocolError."""
+        with self._lock:
+            return self._receive(message)
+
+    def _receive(self, message: pb.WatchResponse) -> Sequence[pb.WatchRequest]:
         which = message.WhichOneof("message")
         if not self._welcomed:
             if which != "welcome":
