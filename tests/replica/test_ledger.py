@@ -224,6 +224,15 @@ def test_one_subject_takes_the_records_of_no_other(clock: ManualClock) -> None:
     assert ledger.grant(watcher(5, subject="mallory"), 10, 5), "those that ran out do not count"
 
 
+def test_a_lease_that_runs_out_while_the_row_is_gone_is_waited_for_no_more(clock: ManualClock) -> None:
+    ledger = member(clock)
+    ledger.grant(watcher(1), 10, 5)
+    ledger.lost()
+    clock.advance(11)
+    assert ledger.applied() is None
+    assert ledger.next_deadline() is None
+
+
 def test_a_row_stays_until_every_lease_is_released_or_over(clock: ManualClock) -> None:
     ledger = member(clock)
     ledger.grant(watcher(1), 10, 5)

@@ -257,6 +257,20 @@ async def test_a_dead_server_is_fenced_and_then_gone(servers: Servers) -> None:
     await until(lambda: other.ledger.key not in {None, dead} and other.ledger.granting, lambda: renewed(other))
 
 
+async def test_a_server_that_just_began_knows_how_long_others_leases_are(servers: Servers) -> None:
+    propagation = Propagation(
+        (await servers.start()).fleet, Observer(SystemClock()), every_seconds=2 * WAIT_SECONDS_MAX
+    )
+    looking = asyncio.ensure_future(propagation.run())
+    async with asyncio.timeout(WAIT_SECONDS_MAX):
+        await propagation._rolls.ended()
+    reached = await propagation.wait(await servers.revoke(), 0)
+    looking.cancel()
+    await asyncio.gather(looking, return_exceptions=True)
+    assert not reached.complete
+    assert reached.effective_in_seconds > LEASE_SECONDS + 5
+
+
 async def test_all_who_wait_share_the_lists_of_servers(servers: Servers) -> None:
     server = await servers.start()
     position = await servers.revoke()

@@ -160,9 +160,10 @@ class Ledger:
     def applied(self) -> int | None:
         """The smaller of what is known and what every verifier with an unexpired lease acknowledged, as of now. Never
         goes back within an epoch. None until started."""
+        # Also while it is no member: until then `next_deadline` would lie in the past, and be waited for without end.
+        self.records.expire(self._clock.boottime())
         if not self.started or self.number is None:
             return None
-        self.records.expire(self._clock.boottime())
         acked = self.records.acked_min()
         applied = self.number if acked is None else min(self.number, acked)
         assert self._applied is None or applied >= self._applied, "what is applied stays applied"

@@ -95,7 +95,8 @@ class Propagation:
         self._rolls.want()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled. Looks at once: what a revocation may take depends on leases that others were granted."""
+        self._rolls.want()
         await self._rolls.run()
 
     async def _roll(self) -> None:
