@@ -123,11 +123,13 @@ def test_a_flood_of_renewals_ends_the_stream(admin: Party) -> None:
         assert _refused(watcher) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "WATCH_FLOODING")
 
 
-def test_a_verifier_that_never_acknowledges_is_cut(admin: Party) -> None:
+def test_silence_ends_a_stream_where_a_hello_or_an_acknowledgement_is_due(admin: Party) -> None:
+    """Both at once, because each takes its timeout."""
     victim = admin.issue(unique())
-    with Watcher(admin, lease_seconds=2).attach() as watcher:
+    with Watcher(admin) as mute, Watcher(admin, lease_seconds=2).attach() as watcher:
         admin.revoke(token_pb.RevokeRequest(token=victim.secret, no_wait=True))
         assert _refused(watcher) == (grpc.StatusCode.ABORTED, "WATCH_LAGGING")
+        assert _refused(mute) == PROTOCOL
 
 
 def test_the_same_verifier_twice_keeps_the_newer_stream(admin: Party) -> None:
@@ -135,11 +137,6 @@ def test_the_same_verifier_twice_keeps_the_newer_stream(admin: Party) -> None:
         second.attach()
         assert _refused(watcher) == (grpc.StatusCode.ABORTED, "WATCH_REPLACED")
         second.renew()
-
-
-def test_silence_instead_of_a_hello_ends_the_stream(admin: Party) -> None:
-    with Watcher(admin) as watcher:
-        assert _refused(watcher) == PROTOCOL
 
 
 @pytest.mark.parametrize("metadata", [(), (("authorization", "Bearer nonsense"),)])

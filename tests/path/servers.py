@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,12 +41,14 @@ def running_fleet(dsn: str, count: int, *, transport: str = "auto", **environmen
             **environment,
         }
         servers = [ServerProcess(folder, settings) for _ in range(count)]
-        made = servers[0].run("bootstrap", "--quiet")
+        for server in servers:
+            stack.callback(server.stop)
+        with ThreadPoolExecutor(count) as pool:
+            starting = [pool.submit(server.start) for server in servers]
+            made = servers[0].run("bootstrap", "--quiet")
+            for started in starting:
+                started.result()
         assert made.returncode == 0, made.stderr
         token = made.stdout.strip()
-        admins = []
-        for server in servers:
-            stack.enter_context(server)
-            made_client = stack.enter_context(client(server.address, token))
-            admins.append(Party(made_client.channel, token))
+        admins = [Party(stack.enter_context(client(server.address, token)).channel, token) for server in servers]
         yield Fleet(dsn, servers, admins)

@@ -1,8 +1,8 @@
 """Whether the tokens that streams came with are still good: a stream is more than its first moment.
 
-Every message of a stream is a decision (rule 12 of docs/protocol.md): a change that names the caller's
-token shuts the stream's gate before the change counts as applied, and the gate opens again only after a new look. Not
-every change ends the token: anybody who knows its public half can have it named.
+Every message of a stream is a decision (rule 12 of docs/protocol.md): a change that names the caller's token shuts the
+stream's gate before the change counts as applied, and the gate opens again only after a new look. Not every change ends
+the token: some stand for all there are.
 """
 
 from __future__ import annotations
