@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from bench.figures import Figure
-from bench.rows import batch, idle, interceptor, issue, memory, revoke, statements, validate_cpu, validate_idle
+from bench.rows import batch, bulk, idle, interceptor, issue, memory, revoke, statements, validate_cpu, validate_idle
 from bench.stage import Stage
 
 
@@ -33,4 +33,5 @@ ROWS: Final = (
     Row(("renewals_core_percent",), idle.measure),
     Row(("revoke_everywhere_p99_ms",), revoke.measure),
     Row(("revoke_frozen_seconds",), revoke.measure_frozen),
+    Row(("bulk_revocations_per_second",), bulk.measure),
 )
