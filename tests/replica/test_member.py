@@ -161,6 +161,20 @@ async def test_a_change_is_heard_before_it_counts_as_known(servers: Servers) -> 
     assert known == [position.number - 1]
 
 
+async def test_attempts_to_join_leave_no_rows_behind(servers: Servers) -> None:
+    server = await servers.start()
+    lost = server.ledger.key
+    assert lost is not None
+    await server.fleet.leave(lost)
+    server.fleet.broken = {"feed"}
+    async with asyncio.timeout(WAIT_SECONDS_MAX):
+        while server.fleet.asked.count("join") < 4:
+            await server.member._reporting._rounds.ended()
+    server.fleet.broken = set()
+    await until(lambda: server.ledger.granting, lambda: server.member._reporting._rounds.ended())
+    assert list(servers.rows()) == [server.ledger.key]
+
+
 async def test_a_server_whose_row_is_gone_joins_anew_under_another_key(
     servers: Servers, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -141,6 +141,11 @@ class Member:
         """One attempt, under a key that nobody has used: a fenced one never comes back."""
         ledger = self._ledger
         async with self._joining:
+            if ledger.key is not None:
+                # That of an attempt which got no further than its row: nothing was granted under it, and nobody shall
+                # wait for it (test_attempts_to_join_leave_no_rows_behind).
+                await self._fleet.leave(ledger.key)
+                ledger.lost()
             epoch = await self._fleet.epoch()
             key = uuid4()
             sent = instant(self._clock)
