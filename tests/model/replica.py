@@ -13,6 +13,7 @@ from watchword.identity import Identity
 from watchword.token import format_token_id
 from watchword.verifier.verdict import Active, Answer, Inactive, Position
 from watchword_server.replica.fence import FencedStore
+from watchword_server.replica.refusal import WatchRefusedError
 from watchword_server.replica.stream import Caller, WatcherStream
 from watchword_server.store.contract import StoreUnavailableError
 
@@ -156,6 +157,6 @@ class Replica:
         stream.polled()
 
     def _begin(self, name: str, coroutine: Coroutine[Op[Any], None, Any]) -> Task[Any]:
-        task: Task[Any] = Task(name, coroutine, StoreUnavailableError)
+        task: Task[Any] = Task(name, coroutine, StoreUnavailableError, WatchRefusedError)
         self.tasks = [*(task for task in self.tasks if not task.done), task]
         return task

@@ -97,8 +97,16 @@ class World:
             if replica.alive:
                 replica.ledger.applied()  # asserts that it never goes back
         for verifier in self.verifiers:
+            if verifier.running:
+                self._check_memory(verifier)
             if verifier.running and verifier.cache.lease.live(verifier.clock):
                 self._check_streams(verifier)
+
+    def _check_memory(self, verifier: Verifier) -> None:
+        """A call that came in just now would not be admitted from memory."""
+        for token in self.tokens:
+            if self.is_complete(token):
+                self.decided(token, verifier.cache.decide(token.text), ended=True)
 
     def _check_streams(self, verifier: Verifier) -> None:
         """Under a live lease, no call stays open whose end was applied, unless it is being judged again."""
