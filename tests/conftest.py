@@ -65,8 +65,6 @@ def running_watchword(dsn: str, *, transport: str = "auto", **environment: str) 
             **environment,
         }
         server = ServerProcess(Path(folder), settings)
-        made = server.run("bootstrap", "--quiet")
-        assert made.returncode == 0, made.stderr
-        token = made.stdout.strip()
+        token = server.bootstrap()
         with server, client(server.address, token) as admin:
             yield Watchword(server, dsn, admin, token)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from queue import Empty, Queue
@@ -17,6 +19,8 @@ from typing import Self
 import grpc
 
 from watchword.v1 import audit_service_pb2_grpc, token_service_pb2_grpc
+from watchword_server import admin
+from watchword_server.settings import load_settings
 
 START_SECONDS_MAX = 60
 STOP_SECONDS_MAX = 30
@@ -124,6 +128,13 @@ class ServerProcess:
             timeout=60,
             check=False,
         )
+
+    def bootstrap(self) -> str:
+        """Makes the first administrator of its database; its token. In this process, which has all imported already."""
+        settings = load_settings(self.environment)
+        with ThreadPoolExecutor(1) as pool:
+            # In a thread of its own: the test may have a loop running.
+            return pool.submit(asyncio.run, admin.bootstrap(settings)).result().secret
 
     def __enter__(self) -> Self:
         return self.start()

@@ -41,14 +41,11 @@ def running_fleet(dsn: str, count: int, *, transport: str = "auto", **environmen
             **environment,
         }
         servers = [ServerProcess(folder, settings) for _ in range(count)]
-        for server in servers:
-            stack.callback(server.stop)
-        with ThreadPoolExecutor(count) as pool:
-            starting = [pool.submit(server.start) for server in servers]
-            made = servers[0].run("bootstrap", "--quiet")
-            for started in starting:
-                started.result()
-        assert made.returncode == 0, made.stderr
-        token = made.stdout.strip()
+        pool = stack.enter_context(ThreadPoolExecutor(count))
+        stack.callback(lambda: list(pool.map(ServerProcess.stop, servers)))
+        starting = [pool.submit(server.start) for server in servers]
+        token = servers[0].bootstrap()
+        for started in starting:
+            started.result()
         admins = [Party(stack.enter_context(client(server.address, token)).channel, token) for server in servers]
         yield Fleet(dsn, servers, admins)
