@@ -106,8 +106,10 @@ async def serve(
         services = _handlers(parts, own, surroundings, watches, metrics, traces)
         health = HealthService(services)
         bound = _bind(settings, services, health, share_port=share_port)
-        # Nothing is answered before the first join.
-        await stack.enter_async_context(own.member.running())
+        # Nothing is answered before the first join. That may wait, as every write, for as long as a standby is away.
+        if not await stopping.unless_requested(stack.enter_async_context(own.member.running())):
+            _log.warning("stopped before it served: it could not join the other servers")
+            return
         await stack.enter_async_context(background(parts, own, metrics, health))
         _settle_memory()
         await bound.start()

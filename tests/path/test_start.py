@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +12,7 @@ import psycopg
 import pytest
 
 from tests.databases import Databases
+from tests.path.locks import wait_for_waiting
 from tests.path.party import Party, refused, unique
 from tests.path.test_outage import data_folder
 from tests.servers import ServerProcess
@@ -119,3 +121,16 @@ def test_a_keyring_of_another_deployment_is_refused(dsn: str, tmp_path: Path) ->
     assert other.returncode != 0
     assert "pepper" in other.stderr
     assert "Traceback" not in other.stderr
+
+
+def test_a_server_that_cannot_join_the_others_yet_ends_when_it_is_asked_to(postgres: Databases, tmp_path: Path) -> None:
+    """Its row waits, for a standby say: nothing says how long."""
+    with postgres.fresh() as dsn, psycopg.connect(dsn) as database, ThreadPoolExecutor(1) as pool:
+        server = _external(tmp_path / "one", dsn, Keyring.generate().dump())
+        database.execute("select 1 from feed for update")
+        starting = pool.submit(server.start)
+        wait_for_waiting(dsn)
+        server.signal(signal.SIGTERM)
+        with pytest.raises(AssertionError, match="the server ended"):
+            starting.result()
+        assert "stopped before it served" in server.log[-1]

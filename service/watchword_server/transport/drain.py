@@ -27,6 +27,20 @@ class StopRequest:
         """What a signal does. Also for code that wants the server to stop."""
         (self.hurried if self.requested.is_set() else self.requested).set()
 
+    async def unless_requested(self, work: Awaitable[object]) -> bool:
+        """Whether `work` finished before a stop was asked for; it is cancelled otherwise. Raises what it raises."""
+        task, stop = asyncio.ensure_future(work), asyncio.ensure_future(self.requested.wait())
+        try:
+            await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                task.result()
+                return True
+            return False
+        finally:
+            task.cancel()
+            stop.cancel()
+            await asyncio.gather(task, stop, return_exceptions=True)
+
     @contextmanager
     def on_signals(self) -> Iterator[None]:
         """Listens for both signals while the block runs; call it in the main thread's loop."""
