@@ -61,6 +61,15 @@ def test_streams_that_ended_while_there_was_no_lease_are_not_kept(bench: Bench) 
     assert not bench.caching._due, "each holds its token"
 
 
+@pytest.mark.parametrize("junk", ["", "junk", "\N{SNOWMAN}", "w" * 5000])
+def test_a_stream_opened_with_what_is_no_token_is_never_judged_again(bench: Bench, junk: str) -> None:
+    """Nobody can be asked about it, and its first message is refused anyway."""
+    stream = bench.caching.open_stream(junk, (), bench.said.append)
+    bench.cache.flush(EPOCH, 2)
+    assert bench.caching._streams_due() == []
+    stream.close()
+
+
 def test_a_stream_that_has_ended_is_not_judged_again(bench: Bench) -> None:
     stream = bench.caching.open_stream(bench.token, (), bench.said.append)
     bench.cache.flush(EPOCH, 2)

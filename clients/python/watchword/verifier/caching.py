@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from watchword.lease import LEASE_SECONDS_DEFAULT, Clock, ClockMissingError, SystemClock
-from watchword.token import PREFIX_DEFAULT, check_prefix
+from watchword.token import PREFIX_DEFAULT, MalformedTokenError, check_prefix, parse_token
 from watchword.verifier.attachment import Attachment
 from watchword.verifier.cache import Cache
 from watchword.verifier.limits import CacheLimits
@@ -119,9 +119,17 @@ class Caching:
         self, token: str, required_scopes: tuple[str, ...], shut: Callable[[Verdict], None]
     ) -> WatchedStream | _NotWatched:
         """See StreamGates."""
-        if self._cache is None:
+        if self._cache is None or not self._is_token(token):
             return _NotWatched()
         return WatchedStream(self._cache, token, required_scopes, shut, self._recheck)
+
+    def _is_token(self, token: str) -> bool:
+        """By its shape and checksum. Nobody can be asked about anything else."""
+        try:
+            parse_token(token, self._prefix)
+        except MalformedTokenError:
+            return False
+        return True
 
     def status(self) -> VerifierStatus:
         """How the verifier is doing now."""
