@@ -1,7 +1,8 @@
 """What one verifier remembers, and when it may rely on it. No I/O: the clock is an argument, the stream calls in.
 
 One lock guards everything: a decision, a check-and-insert, a change and a flush exclude one another. The rules
-are in `docs/protocol.md`. Each mechanism is a method of its own, so that a test can take it away and see the checker fail.
+are in `docs/protocol.md`. Each mechanism is a method of its own, so that a test can take it away and see the checker
+fail.
 """
 
 from __future__ import annotations
@@ -92,7 +93,6 @@ class Cache:
             # two of these steps cannot make a decision out of what had ceased to hold when it was invoked. Held by
             # tests/client/test_cache.py.
             if not self.lease.live(self._clock):
-                self.counts.misses += 1
                 return None
             return self._find(token[self._id_from : self._id_to], proof, required_scopes)
 
@@ -110,7 +110,6 @@ class Cache:
         elif now < self._bad.get(proof, 0.0):
             self.counts.negative_hits += 1
             return _INACTIVE
-        self.counts.misses += 1
         return None
 
     # Lookups: rules 9, 10 and 13

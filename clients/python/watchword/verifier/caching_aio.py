@@ -21,7 +21,7 @@ from watchword.verifier.verdict import Active, Answer, Inactive, Verdict
 from watchword.verifier.watch_aio import Watch
 
 # Open streams that are judged again at a time.
-_RECHECKS_MAX: Final = 64
+_RECHECKS_AT_A_TIME: Final = 64
 
 
 class CachingVerifier(Caching):
@@ -161,8 +161,8 @@ class CachingVerifier(Caching):
         while True:
             await asyncio.sleep(EYE_SECONDS)
             due = self._streams_due()
-            for first in range(0, len(due), _RECHECKS_MAX):
-                await asyncio.gather(*map(self._judge_again, due[first : first + _RECHECKS_MAX]))
+            for first in range(0, len(due), _RECHECKS_AT_A_TIME):
+                await asyncio.gather(*map(self._judge_again, due[first : first + _RECHECKS_AT_A_TIME]))
 
     async def _judge_again(self, stream: WatchedStream) -> None:
         try:

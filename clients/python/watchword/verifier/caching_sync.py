@@ -22,7 +22,7 @@ from watchword.verifier.verdict import Active, Answer, Inactive, Verdict
 from watchword.verifier.watch_sync import Watch
 
 # Open streams that are judged again at a time.
-_RECHECKS_MAX: Final = 8
+_RECHECKS_AT_A_TIME: Final = 8
 
 
 class CachingVerifier(Caching):
@@ -170,7 +170,7 @@ class CachingVerifier(Caching):
         while not self._closed.wait(EYE_SECONDS):
             due = self._streams_due()
             if due:
-                with ThreadPoolExecutor(min(_RECHECKS_MAX, len(due)), "watchword-streams") as pool:
+                with ThreadPoolExecutor(min(_RECHECKS_AT_A_TIME, len(due)), "watchword-streams") as pool:
                     list(pool.map(self._judge_again, due))
 
     def _judge_again(self, stream: WatchedStream) -> None:

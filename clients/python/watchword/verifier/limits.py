@@ -34,7 +34,6 @@ class CacheCounts:
 
     hits: int = 0
     negative_hits: int = 0
-    misses: int = 0
     joins: int = 0
     evictions: int = 0
     flushes: int = 0
