@@ -11,10 +11,9 @@ from tests.replica.test_ledger import EPOCH, LEASE_SECONDS, OTHER_EPOCH, member,
 from watchword.lease import DRIFT, instant
 from watchword.v1 import token_service_pb2
 from watchword.v1 import verifier_service_pb2 as pb
-from watchword_server.replica.flood import ACKNOWLEDGEMENTS_SPARE, BURST_MAX
 from watchword_server.replica.ledger import Ledger
 from watchword_server.replica.refusal import WatchRefusedError
-from watchword_server.replica.stream import GRANTS_WAITING_MAX, Caller, WatcherStream
+from watchword_server.replica.stream import Caller, WatcherStream
 
 KEY = bytes(range(16))
 ACK_TIMEOUT_SECONDS = 5.0
@@ -288,86 +287,6 @@ def test_lag_counts_from_the_oldest_position_not_acknowledged(ledger: Ledger, cl
         stream.check()
 
 
-@pytest.mark.parametrize(
-    "first",
-    [
-        renew(1, 5),
-        acknowledge(5),
-        RELEASE,
-        pb.WatchRequest(),
-        hello(key=b"short"),
-        hello(name="x" * 256),
-        hello(seconds=0),
-        hello(seconds=-1),
-        hello(resume=token_service_pb2.Position(number=5)),
-    ],
-    ids=["renew", "acknowledge", "release", "nothing", "key", "name", "no lease", "negative lease", "no epoch"],
-)
-def test_a_first_message_that_no_verifier_sends_is_refused(
-    ledger: Ledger, clock: ManualClock, first: pb.WatchRequest
-) -> None:
-    assert refused(opened(ledger, clock), first) == PROTOCOL
-    assert not ledger.streams
-
-
-@pytest.mark.parametrize(
-    "message",
-    [hello(), acknowledge(6), renew(1, 6), pb.WatchRequest(), pb.WatchRequest(renew=pb.Renew(nonce=1))],
-    ids=["second hello", "acknowledges the future", "renews from the future", "nothing", "no position"],
-)
-def test_a_message_that_no_verifier_sends_is_refused(
-    ledger: Ledger, clock: ManualClock, message: pb.WatchRequest
-) -> None:
-    assert refused(attached(ledger, clock), message) == PROTOCOL
-    assert ledger.applied() == 5
-
-
-def test_a_nonce_is_used_once(ledger: Ledger, clock: ManualClock) -> None:
-    stream = attached(ledger, clock)
-    stream.receive(renew(1, 5))
-    assert refused(stream, renew(1, 5)) == PROTOCOL
-
-
-def test_a_flood_of_renewals_ends_the_stream(ledger: Ledger, clock: ManualClock) -> None:
-    stream = attached(ledger, clock)
-    for nonce in range(BURST_MAX - 1):  # The hello was one.
-        stream.receive(renew(nonce, 5))
-        taken(stream)
-    assert refused(stream, renew(BURST_MAX, 5)) == ("RESOURCE_EXHAUSTED", "WATCH_FLOODING")
-
-
-def test_grants_that_nobody_reads_are_bounded(ledger: Ledger, clock: ManualClock) -> None:
-    stream = attached(ledger, clock)
-    for nonce in range(GRANTS_WAITING_MAX):
-        stream.receive(renew(nonce, 5))
-    assert refused(stream, renew(GRANTS_WAITING_MAX, 5)) == ("ABORTED", "WATCH_LAGGING")
-
-
-def test_a_flood_of_acknowledgements_ends_the_stream(ledger: Ledger, clock: ManualClock) -> None:
-    stream = attached(ledger, clock)
-    for _ in range(ACKNOWLEDGEMENTS_SPARE + 1):
-        stream.receive(acknowledge(5))
-    assert refused(stream, acknowledge(5)) == ("RESOURCE_EXHAUSTED", "WATCH_FLOODING")
-
-
-def test_renewing_in_time_is_no_flood(ledger: Ledger, clock: ManualClock) -> None:
-    stream = attached(ledger, clock)
-    for nonce in range(200):
-        clock.advance(10)
-        ledger.renewed(instant(clock))
-        stream.receive(renew(nonce, 5))
-        assert kinds(stream) == ["grant"]
-
-
-def test_a_stream_without_hello_ends(ledger: Ledger, clock: ManualClock) -> None:
-    stream = opened(ledger, clock)
-    clock.advance(9.9)
-    stream.check()
-    clock.advance(0.1)
-    with pytest.raises(WatchRefusedError):
-        stream.check()
-
-
 def test_a_verifier_that_comes_again_replaces_its_older_stream(ledger: Ledger, clock: ManualClock) -> None:
     older = attached(ledger, clock)
     older.receive(renew(1, 5))
@@ -429,14 +348,3 @@ def test_a_draining_replica_asks_to_move_and_grants_nothing(ledger: Ledger, cloc
     stream.receive(RELEASE)
     assert ledger.drained()
     assert refused(opened(ledger, clock), hello()) == ("UNAVAILABLE", "DRAINING")
-
-
-def test_watchers_are_told_of_with_their_lag(ledger: Ledger, clock: ManualClock) -> None:
-    stream = attached(ledger, clock)
-    stream.receive(renew(1, 5))
-    ledger.learn(page(7, 6, 7))
-    (watching,) = ledger.watchers()
-    assert (watching.watcher.verifier_key, watching.lag, watching.attached) == (KEY, 2, True)
-    stream.close()
-    (watching,) = ledger.watchers()
-    assert (watching.attached, watching.lease_remaining_seconds > 59) == (False, True)

@@ -13,7 +13,6 @@ from uuid import UUID
 from watchword.lease import LEASE_SECONDS_DEFAULT, Clock, Instant, Lease, recorder_end
 from watchword_server.replica.change_log import ChangeLog
 from watchword_server.replica.records import LeaseRecords, Watcher
-from watchword_server.replica.watching import Watching
 from watchword_server.store.contract import FeedPage
 
 IDS_KEPT_MAX: Final = 200_000
@@ -234,20 +233,6 @@ class Ledger:
     def release(self, watcher: Watcher) -> None:
         """The verifier relies on no lease of this replica any more."""
         self.records.release(watcher.verifier_key)
-
-    def watchers(self) -> Sequence[Watching]:
-        """Everyone attached or with a lease, for people."""
-        now = self._clock.boottime()
-        self.records.expire(now)
-        known = self.number or 0
-        found = {
-            record.watcher.verifier_key: Watching(record.watcher, known - record.acked, record.until - now, False)
-            for record in self.records.all()
-        }
-        for key, stream in self._attached.items():
-            lease_seconds = found[key].lease_remaining_seconds if key in found else 0.0
-            found[key] = Watching(stream.watcher, max(0, known - stream.acked), lease_seconds, True)
-        return list(found.values())
 
     # Going away
 

@@ -67,7 +67,7 @@ class Member:
         self._renewing = Rounds("renewing this server's lease", self._renew, lambda: self._every_seconds)
         self._feeding = Rounds("reading what was revoked", self._feed, lambda: self._every_seconds)
         self._telling = Rounds("telling what is applied", self._tell, self._seconds_to_deadline)
-        self._reporting = Report(fleet, ledger)
+        self._reporting = Report(fleet, ledger, clock)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
