@@ -88,6 +88,9 @@ class Machine(RuleBasedStateMachine):
 
     @rule(seconds=SECONDS, but=HELD)
     def all_else_is_well(self, seconds: float, but: list[int]) -> None:
+        for which, verifier in enumerate(self.world.verifiers):
+            if verifier.running and not any(link.client_open and link.server_open for link in verifier.links):
+                verifier.connect(self._replica(which + len(verifier.tasks)))
         self._hold(but)
         self.world.healthy(seconds)
         self.world.held.clear()
