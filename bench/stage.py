@@ -23,6 +23,8 @@ class Plan:
     tokens_each: int = 256
     batch_size: int = 256
     batch_processes: int = 4
+    slices: int = 15
+    """Of each side in one round, where what is looked for is smaller than the noise."""
     verifiers: int = 100
     """That watch while something is revoked, half of them at each of two replicas."""
     revocations: int = 300

@@ -23,7 +23,6 @@ from bench.service import ProtectedService, Side, protected_service
 from bench.stage import Stage
 
 _SIDES: Final[tuple[Side, ...]] = ("bare", "passing", "cached")
-_SLICES: Final = 15
 _SLICE_SHARE: Final = 0.2
 """Of the seconds of a round of other rows."""
 _WALKS_PER_SECOND: Final = 20_000
@@ -80,7 +79,7 @@ def measure(stage: Stage) -> list[Figure]:
 
         def one_round(number: int) -> dict[str, float]:
             costs: dict[str, list[float]] = {side: [] for side in _SIDES}
-            for at in range(_SLICES):
+            for at in range(plan.slices):
                 for side in _SIDES if (number + at) % 2 else reversed(_SIDES):
                     costs[side].append(_cost_us(service, side, callers, calls[side], plan.streams))
             walks = max(100, int(plan.seconds * _WALKS_PER_SECOND))
@@ -93,7 +92,7 @@ def measure(stage: Stage) -> list[Figure]:
         rounds = [one_round(number) for number in range(plan.rounds)]
     baseline = {name: median(one[name] for one in rounds) for name in rounds[0]}
     baseline |= {"interceptor_us": median(one["cached_us"] - one["bare_us"] for one in rounds)}
-    baseline |= {"slices": _SLICES, **plan.shape()}
+    baseline |= {"slices": plan.slices, **plan.shape()}
     added = [one["cached_us"] - one["passing_us"] for one in rounds]
     shares = [(one["cached_us"] - one["passing_us"]) / one["cached_us"] for one in rounds]
     return [

@@ -23,6 +23,7 @@ from bench.figures import Figure, Goal, MeasurementError, figure_of_rounds, inte
 from bench.load import Target, framed, run_load, run_one_at_a_time
 from bench.process import free_port
 from bench.rows import ROWS
+from bench.rows.interceptor import require_all_hits
 
 needs_h2load = pytest.mark.skipif(shutil.which("h2load") is None, reason="needs h2load (nghttp2-client)")
 
@@ -169,6 +170,27 @@ def test_any_answer_but_active_or_any_other_count_is_no_figure(after: dict[str, 
 
 def test_all_active_and_all_counted_is_a_figure() -> None:
     require_only_active({"active": 5, "unknown": 3}, {"active": 15, "unknown": 3}, 10)
+
+
+_BEFORE = {"hits": 3, "misses": 1, "joins": 0, "calls": 4}
+
+
+@pytest.mark.parametrize(
+    "counted",
+    [
+        {"hits": 9, "misses": 1, "joins": 0, "calls": 10},
+        {"hits": 10, "misses": 1, "joins": 0, "calls": 10},
+        {"hits": 10, "misses": 0, "joins": 1, "calls": 10},
+        {"hits": 10, "misses": 0, "joins": 0, "calls": 9},
+    ],
+)
+def test_any_call_that_was_no_hit_or_did_not_arrive_is_no_figure(counted: dict[str, int]) -> None:
+    with pytest.raises(MeasurementError):
+        require_all_hits(_BEFORE, {name: _BEFORE[name] + counted[name] for name in _BEFORE}, 10)
+
+
+def test_all_hits_are_a_figure() -> None:
+    require_all_hits(_BEFORE, {"hits": 13, "misses": 1, "joins": 0, "calls": 14}, 10)
 
 
 def test_json_has_the_five_keys_of_every_figure(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ _SHORT = Plan(
     tokens_each=4,
     batch_size=4,
     batch_processes=2,
+    slices=2,
     verifiers=4,
     revocations=3,
     frozen_lease_seconds=1.0,
