@@ -136,8 +136,12 @@ class Caching:
         cache, attachment = self._cache, self._attachment
         if cache is None or self._clock is None:
             return VerifierStatus(
-                *(False, attachment.reason, False, None, 0.0, None, 0, 0, 0, 0, 0, 0),
-                *(self._asked_count, 0, self._misses.limited_count, 0, 0, 0),
+                caching=False,
+                reason=attachment.reason,
+                attached=False,
+                last_error=None,
+                misses=self._asked_count,
+                limited=self._misses.limited_count,
             )
         remaining_seconds = cache.lease.remaining_seconds(self._clock)
         caching = remaining_seconds > 0

@@ -29,28 +29,28 @@ class VerifierStatus:
     """Whether a watch is open on which changes arrive."""
     last_error: str | None
     """Why the last watch could not be opened or ended, as a name: `UNAVAILABLE`, `UNIMPLEMENTED`, `SILENT`."""
-    lease_remaining_seconds: float
-    epoch: bytes | None
+    lease_remaining_seconds: float = 0.0
+    epoch: bytes | None = None
     """Which history of the authority the position belongs to."""
-    applied: int
+    applied: int = 0
     """Every revocation up to this position is in force here."""
-    lag: int
+    lag: int = 0
     """How many positions beyond `applied` the authority is known to be."""
-    entries: int
-    negative_entries: int
-    size_bytes: int
+    entries: int = 0
+    negative_entries: int = 0
+    size_bytes: int = 0
     """What the entries of good tokens take, about."""
-    hits: int
+    hits: int = 0
     """Checks answered from memory, of good and of inactive tokens."""
-    misses: int
+    misses: int = 0
     """Checks that went to the authority."""
-    joins: int
+    joins: int = 0
     """Checks that waited for the answer to another's lookup of the same token."""
-    limited: int
+    limited: int = 0
     """Checks refused because of the limits on misses."""
-    evictions: int
-    flushes: int
-    changes: int
+    evictions: int = 0
+    flushes: int = 0
+    changes: int = 0
     """Revocations heard of."""
 
     def measurements(self) -> Iterator[Measurement]:
