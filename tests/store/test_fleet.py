@@ -208,6 +208,20 @@ async def test_only_the_epoch_that_was_observed_is_settled(fleet: PostgresFleet)
     assert (await fleet.feed(None, None)).settled
 
 
+async def test_settling_what_is_settled_is_no_news(fleet: PostgresFleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits looks again at news: to settle in vain would be looked at without end."""
+    told = []
+
+    async def announce() -> None:
+        told.append("news")
+
+    monkeypatch.setattr(fleet, "_announce", announce)
+    epoch = await fleet.begin_epoch(await fleet.epoch())
+    for _ in range(3):
+        await fleet.settle(epoch)
+    assert told == ["news"]
+
+
 async def test_cancelled_caller_does_not_cancel_the_write(
     fleet: PostgresFleet, plain: psycopg.Connection, ready_dsn: str
 ) -> None:

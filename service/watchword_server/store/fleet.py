@@ -112,8 +112,8 @@ class PostgresFleet:
 
     async def settle(self, epoch: UUID) -> None:
         """See the contract."""
-        await self._write("fleet_settle", epoch)
-        await self._announce()
+        if await self._write("fleet_settle", epoch):
+            await self._announce()
 
     async def roll(self) -> Roll:
         """See the contract."""

@@ -1,4 +1,5 @@
 -- One maximum lease has passed in this epoch.
 update feed
 set epoch_settled = true
-where feed.epoch = $1
+where feed.epoch = $1 and not feed.epoch_settled
+returning feed.epoch
