@@ -7,21 +7,27 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
+from uuid import uuid4
 
 import grpc
+import psutil
 import psycopg
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from tests.conftest import Watchword, running_watchword
 from tests.path.party import AUDIT_SERVICE, TOKEN_SERVICE, Party, administrator, unique
 from tests.path.test_access import METHODS, REQUESTS
+from tests.path.watcher import WATCH_PATH
 from watchword.token import new_token, new_token_id, parse_token
 from watchword.v1 import token_service_pb2 as pb
+from watchword.v1 import verifier_service_pb2 as watch_pb
 from watchword_server.admin import BootstrapResult
 from watchword_server.answer.issue import IssuedToken
 from watchword_server.answer.revoke import RevokeOrder
@@ -45,14 +51,26 @@ class Canary:
 
     def send(self, path: str, data: bytes, metadata: tuple[tuple[str, str | bytes], ...] | None = None) -> None:
         """Sends it and keeps whatever comes back: message, trailing metadata, answer."""
+        with self._kept():
+            self.said.append(self.admin.send(path, data, metadata).decode("latin-1"))
+
+    def watch(self, *messages: bytes, metadata: tuple[tuple[str, str], ...] | None = None) -> None:
+        """Opens a watch, says it and keeps whatever comes back until the stream ends."""
+        stream: grpc.StreamStreamMultiCallable[bytes, bytes] = self.admin.channel.stream_stream(
+            WATCH_PATH, bytes, bytes
+        )
+        with self._kept():
+            for answer in stream(iter(messages), metadata=metadata or self.admin.metadata, timeout=60):
+                self.said.append(answer.decode("latin-1"))
+
+    @contextmanager
+    def _kept(self) -> Iterator[None]:
         try:
-            answer = self.admin.send(path, data, metadata)
+            yield
         except grpc.RpcError as error:
             self.said.append(repr(error))
             call: Any = error
             self.said += [f"{call.details()}", repr(call.trailing_metadata()), repr(call.initial_metadata())]
-        else:
-            self.said.append(answer.decode("latin-1"))
 
     def found_in(self, text: str) -> list[str]:
         """Which of the secrets is in a text: whole, its secret half, or either as base64 or hex."""
@@ -117,9 +135,30 @@ def _everywhere(canary: Canary, secret: str) -> None:
         for value in (f"Bearer {token}", f"bearer  {token}", f"Basic {token}", f"{token}", f"Bearer {token},{token}"):
             canary.send(AUDIT_SERVICE + "ListEvents", b"", metadata=(("authorization", value),))
             canary.send(TOKEN_SERVICE + "ListScopes", b"\xff", metadata=(("authorization", value),))
+            canary.watch(b"\xff", metadata=(("authorization", value),))
+        _watch_with(canary, token)
         canary.send(f"{TOKEN_SERVICE}{token}", b"")
     canary.send(TOKEN_SERVICE + "Revoke", pb.RevokeRequest(token=forged).SerializeToString())
     canary.send(TOKEN_SERVICE + "Revoke", pb.RevokeRequest(token=secret).SerializeToString())
+
+
+def _watch_with(canary: Canary, token: str) -> None:
+    text, position = token.encode(), pb.Position(epoch=token.encode(), number=1)
+    hello = watch_pb.Hello(verifier_key=uuid4().bytes, lease=Duration(seconds=1), name="orders")
+    greeting = watch_pb.WatchRequest(hello=hello).SerializeToString()
+    for message in (
+        watch_pb.WatchRequest(hello=watch_pb.Hello(verifier_key=text)),
+        watch_pb.WatchRequest(hello=watch_pb.Hello(verifier_key=text[:16], name=token + "\x00")),
+        watch_pb.WatchRequest(hello=watch_pb.Hello(verifier_key=text[:16], instance=token * 10)),
+        watch_pb.WatchRequest(hello=watch_pb.Hello(verifier_key=text[:16], library=token + "\x1b")),
+        watch_pb.WatchRequest(hello=watch_pb.Hello(verifier_key=text[25:41], resume_from=position)),
+    ):
+        canary.watch(message.SerializeToString())
+    canary.watch(text)
+    canary.watch(
+        greeting, watch_pb.WatchRequest(acknowledge=watch_pb.Acknowledge(applied=position)).SerializeToString()
+    )
+    canary.watch(greeting, watch_pb.WatchRequest(renew=watch_pb.Renew(applied=position)).SerializeToString(), text)
 
 
 def _break_everything(canary: Canary) -> None:
@@ -172,6 +211,39 @@ def test_the_secret_is_in_no_answer_log_metric_or_dump(canary: Canary) -> None:
     assert INTERNAL_SENTENCE in said
     for where, text in (("answers", said), ("log", log), ("metrics", metrics), ("dump", dump)):
         assert canary.found_in(text) == [], where
+
+
+def test_the_secret_is_in_nothing_that_workers_say_or_show(dsn: str) -> None:
+    with running_watchword(dsn, WATCHWORD_WORKERS="2", WATCHWORD_LOG_LEVEL="debug") as running:
+        admin = administrator(running)
+        secret = admin.issue(unique(), ["watchword", "*"], ["watchword.*"]).secret
+        canary = Canary(running, admin, [secret, admin.secret, *_peppers(running.server.data_dir)])
+        _everywhere(canary, secret)
+        processes = psutil.Process(running.server.pid).children(recursive=True)
+        assert len(processes) >= 2
+        shown = "\n".join(repr((one.cmdline(), one.environ())) for one in processes)
+        running.server.stop()
+        log = "".join(running.server.log)
+        assert "stopped, all workers" in log
+        for where, text in (("answers", "\n".join(canary.said)), ("log", log), ("processes", shown)):
+            assert canary.found_in(text) == [], where
+
+
+def test_the_secret_in_an_export_is_not_repeated(canary: Canary) -> None:
+    server, secret = canary.running.server, canary.secrets[0]
+    server.stop()
+    export = server.data_dir / "export"
+    for text in (
+        f'{{"action": "revoke", "token_id": "{secret}", "details": {{"count": "1"}}}}',
+        f'{{"action": "{secret}", "token_id": "{secret}"}}',
+        f'{{"{secret}',
+        secret,
+    ):
+        export.write_text(text)
+        for output in ("table", "json"):
+            ended = server.run("db", "restored", "--audit", str(export), "--output", output)
+            assert ended.returncode == 2, ended.stderr
+            assert canary.found_in(ended.stdout + ended.stderr) == []
 
 
 def test_an_uncaught_error_is_one_fixed_sentence(canary: Canary) -> None:
