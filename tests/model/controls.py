@@ -74,6 +74,14 @@ class JoiningCache(Cache):
         return True
 
 
+class ForgivingCache(Cache):
+    """Takes a grant for what was asked for before it gave its lease up."""
+
+    def _lapse(self) -> None:
+        super()._lapse()
+        self._lapsed_at = 0.0
+
+
 class KeyKeepingCache(Cache):
     """Keeps its key over a fork."""
 
@@ -283,6 +291,7 @@ TIMEOUT_WITHOUT_FENCING = Parts(observer=ImpatientObserver)
 RENEWAL_FROM_RECEIPT = Parts(session=ReceiptSession)
 POSITION_BEFORE_ROW = Parts(member=EagerMember)
 DRAIN_DELETES_ROW_FIRST = Parts(member=HastyMember)
+GRANT_AFTER_RELEASE = Parts(cache=ForgivingCache)
 REUSED_VERIFIER_KEY = Parts(cache=KeyKeepingCache)
 COMMIT_CANCELLED = Parts(store=CancellingStore)
 REGISTERED_AFTER_LOOKUP = Parts(verifier=RegisterAfterLookup)
