@@ -62,6 +62,9 @@ class DeafContext:
     def peer(self) -> str:
         return "test"
 
+    async def send_initial_metadata(self, metadata: object) -> None:
+        pass
+
     async def read(self) -> bytes:
         if not self._incoming:
             await asyncio.Event().wait()
