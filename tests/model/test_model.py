@@ -14,8 +14,8 @@ from tests.model.parts import Parts
 from tests.model.stories import AFTER_LEASE, accepts, attached, is_complete, revoke
 from tests.model.world import World
 
-EXAMPLES_MAX = 40
-WALKS_MAX = 80
+EXAMPLES_MAX = 60
+WALKS_MAX = 150
 SEARCH_MAX = 200
 DRAWN = settings(
     max_examples=EXAMPLES_MAX,
@@ -59,9 +59,11 @@ def test_no_walk_breaks_the_guarantee() -> None:
         pytest.param(controls.DRAIN_DELETES_ROW_FIRST, 347, id="drain_deletes_row_first"),
         pytest.param(controls.INSERT_OUTSIDE_LOCK, 67, id="insert_outside_lock"),
         pytest.param(controls.LEASE_BY_TIMER_FLAG, 4, id="lease_by_timer_flag"),
+        pytest.param(controls.LEASE_READ_AFTER_ENTRY, 306, id="lease_read_after_entry"),
         pytest.param(controls.NO_RECENT_CHANGE_CHECK, 67, id="no_recent_change_check_on_fill"),
         pytest.param(controls.OTHER_REPLICAS_NOT_AWAITED, 3, id="other_replicas_not_awaited"),
         pytest.param(controls.RECORD_DROPPED_WITH_STREAM, 42, id="record_dropped_with_stream"),
+        pytest.param(controls.REGISTERED_AFTER_LOOKUP, 859, id="registering_after_lookup"),
         pytest.param(controls.REUSED_VERIFIER_KEY, 67, id="reused_verifier_key"),
         pytest.param(controls.TIMEOUT_WITHOUT_FENCING, 60, id="timeout_without_fencing"),
     ],

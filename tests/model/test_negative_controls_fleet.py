@@ -166,6 +166,23 @@ def test_negative_control_commit_cancelled() -> None:
     caught(story, controls.COMMIT_CANCELLED)
 
 
+def test_revoke_is_complete_once_the_standby_has_it() -> None:
+    """The other half of the story above: what was complete is not lost by the fail-over."""
+    world = World()
+    verifier, _ = attached(world, remembers=False)
+    world.database.replicate()
+    revoke_unanswered(world)
+    world.replicas[0].revoke(world.id_of(world.tokens[0]))
+    world.settle()
+    assert not is_complete(world)
+    world.database.replicate()
+    world.settle()
+    assert is_complete(world)
+    world.database.fail_over()
+    world.healthy(AFTER_LEASE)
+    assert accepts(world, verifier) is False
+
+
 def revoke_unanswered(world: World) -> None:
     """A Revoke whose caller goes away while the commit waits for the standby."""
     task = world.replicas[0].revoke(world.id_of(world.tokens[0]))
