@@ -21,7 +21,7 @@ from watchword_server.request.pipeline import Surroundings, bearer_of
 from watchword_server.rules.tokens import TokenRecord
 from watchword_server.store.contract import FeedPage, StoreError
 
-REJUDGE_SECONDS: Final = 30.0
+REJUDGE_SECONDS: Final = 300.0
 """How often a token is looked at that nothing was heard of."""
 RETRY_SECONDS: Final = 1.0
 

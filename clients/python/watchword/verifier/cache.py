@@ -347,7 +347,7 @@ class Cache:
     def _prove(self, token: str) -> bytes:
         """The keyed hash that stands for a token here. Without the key nothing can be found out from it."""
         hasher = self._hasher.copy()
-        hasher.update(token.encode("ascii", "replace"))
+        hasher.update(token.encode("utf-8", "replace"))
         return hasher.digest()
 
     def _begin_anew(self) -> None:
