@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import socket
@@ -22,6 +23,8 @@ from watchword_server.request.standing import Standings
 from watchword_server.request.verifier_service import PATH, VerifierService, WatchLimits
 from watchword_server.settings import Settings
 from watchword_server.store.contract import Fleet, Store
+
+_log = logging.getLogger("watchword")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ def replica_parts(settings: Settings, store: Store, fleet: Fleet, clock: Clock, 
 
     def fenced(name: str) -> None:
         metrics.replicas_fenced += 1
+        _log.warning("the server %s stopped renewing its lease and counts as gone", name)
 
     ledger = Ledger(clock, lease_seconds_max=settings.lease_seconds_max)
     propagation = Propagation(
