@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+import grpc
 import pytest
 
 from tests.client.subjects import Rig, until
-from watchword import VerifierUnavailableError
+from watchword import VerifierUnavailableError, aio, sync
 from watchword.verifier import Active, Inactive, Insufficient
 from watchword.verifier.limits import CacheLimits
 from watchword.verifier.misses import MissLimits
@@ -238,3 +239,12 @@ async def test_junk_evicts_nothing_good(rig: Rig) -> None:
         assert subject.status().negative_entries == 2
         with rig.authority.unavailable():
             assert isinstance(await subject.check(good), Active)
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, 86_401.0, float("inf"), float("nan")])
+async def test_a_lease_that_makes_no_sense_is_refused(seconds: float) -> None:
+    async with grpc.aio.insecure_channel("127.0.0.1:1") as channel:
+        with pytest.raises(ValueError, match="lease_seconds"):
+            aio.CachingVerifier(channel, name="orders", lease_seconds=seconds)
+    with grpc.insecure_channel("127.0.0.1:1") as blocking, pytest.raises(ValueError, match="lease_seconds"):
+        sync.CachingVerifier(blocking, name="orders", lease_seconds=seconds)

@@ -20,6 +20,7 @@ from watchword.verifier.verdict import Answer, Inactive, Verdict
 
 NAME_LENGTH_MAX: Final = 255
 LIBRARY: Final = "watchword-python"
+_LEASE_SECONDS_MAX: Final = 86_400.0
 EYE_SECONDS: Final = 1.0
 """How often open streams are looked at."""
 RECHECKS_MAX: Final = 500
@@ -89,8 +90,8 @@ class Caching:
         token_prefix: str = PREFIX_DEFAULT,
         clock: Clock | None = None,
     ) -> None:
-        if not lease_seconds > 0:
-            raise ValueError("lease_seconds must be positive")
+        if not 0 < lease_seconds <= _LEASE_SECONDS_MAX:
+            raise ValueError("lease_seconds must be positive, and a day at most")
         if not 0 < len(name) <= NAME_LENGTH_MAX:
             raise ValueError("name must have 1 to 255 characters")
         self._name: Final = name
