@@ -219,6 +219,8 @@ class Silence:
         self._target = (host, port)
         self._speaking = asyncio.Event()
         self._speaking.set()
+        self._forgotten = 0
+        self._made = 0
 
     def begin(self) -> None:
         """From now on nothing passes, and new connections hear nothing."""
@@ -227,6 +229,11 @@ class Silence:
     def end(self) -> None:
         """What was held back arrives."""
         self._speaking.set()
+
+    def forget(self) -> None:
+        """The connections that there are become half open: all that is sent on them is taken and passed to nobody, and
+        neither side hears that the other left. New ones pass."""
+        self._forgotten = self._made
 
     async def pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection."""
@@ -237,15 +244,20 @@ class Silence:
         else:
             there = await asyncio.open_connection(host, port)
         try:
-            await asyncio.gather(self._copy(reader, there[1]), self._copy(there[0], writer))
+            self._made += 1
+            number = self._made
+            await asyncio.gather(self._copy(number, reader, there[1]), self._copy(number, there[0], writer))
         finally:
             writer.close()
             there[1].close()
 
-    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _copy(self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65_536):
             await self._speaking.wait()
-            writer.write(data)
+            if number > self._forgotten:
+                writer.write(data)
+        if number <= self._forgotten:
+            await asyncio.Event().wait()
         writer.close()
 
 

@@ -19,9 +19,12 @@ from watchword_server.store.contract import (
     StoreOverloadedError,
     StoreUnavailableError,
 )
+from watchword_server.store.unanswered import Unanswered
 
 # A dead peer on an idle connection is noticed within about 30 s; asyncpg sets none of these.
 _KEEPALIVE = (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 30_000))
+# Far longer than any transaction is left alone by a server that runs.
+IDLE_TRANSACTION_SECONDS_MAX: Final = 10
 # Both are cured by doing the transaction again.
 RETRIED: Final = (asyncpg.SerializationError, asyncpg.DeadlockDetectedError)
 WRITE_ATTEMPTS_MAX: Final = 5
@@ -29,6 +32,8 @@ WRITE_ATTEMPTS_MAX: Final = 5
 # connections to revocations and to the health probe, and permits to everybody else's calls.
 READS_MAX: Final = 2
 READS_WAITING_MAX: Final = 64
+_LEAVE_SECONDS_MAX: Final = 1.0
+_POOL_SECONDS_MAX: Final = 3.0
 # Everything that a database, the driver or the way between them raises.
 DRIVER_ERRORS: Final = (
     asyncpg.PostgresError,
@@ -63,6 +68,8 @@ class Database:
         self._reads_asked = 0
         self._pinged: Connection | None = None
         self._closed = False
+        self.unanswered = Unanswered()
+        """What is under way on connections of this pool, and of those that others had made, without a deadline."""
 
     @classmethod
     async def open(cls, dsn: str, *, pool_size_max: int, connect_timeout_seconds: float = 5) -> Database:
@@ -103,7 +110,8 @@ class Database:
         try:
             async with self._pool.acquire() as connection:
                 try:
-                    yield connection
+                    with self.unanswered.waiting(connection):
+                        yield connection
                 except asyncpg.ReadOnlySQLTransactionError:
                     # The server behind this connection was demoted: the next one has to be made anew.
                     connection.terminate()
@@ -158,12 +166,12 @@ class Database:
         return self._pool.get_idle_size()
 
     async def close(self) -> None:
-        """Closes all connections, after those in use come back; at most ten seconds."""
+        """Closes all connections, after those in use come back; at most a few seconds."""
         self._closed = True
+        if self._pinged is not None:
+            await closed(self._pinged)
         try:
-            async with asyncio.timeout(10):
-                if self._pinged is not None:
-                    await self._pinged.close()
+            async with asyncio.timeout(_POOL_SECONDS_MAX):
                 await self._pool.close()
         except DRIVER_ERRORS:
             self._pool.terminate()
@@ -181,11 +189,26 @@ def _options(connect_timeout_seconds: float, plan_cache_mode: str) -> dict[str, 
             "timezone": "UTC",
             # A commit whose wait for its standby was cancelled says so by a warning only: a role must not hide it.
             "client_min_messages": "warning",
+            # A transaction of a process that froze, or that the network cut off without a word, holds up no others for
+            # longer: its locks go. (test_locks_of_a_transaction_that_nobody_goes_on_with_are_released)
+            "idle_in_transaction_session_timeout": f"{IDLE_TRANSACTION_SECONDS_MAX}s",
             # A cascade looks for what was issued while it waited for the issuer's row, which no snapshot of before
             # shows. (test_cascade_misses_nothing_whatever_isolation_the_database_prefers)
             "default_transaction_isolation": "read committed",
         },
     }
+
+
+async def closed(*connections: Connection) -> None:
+    """Closes them side by side. A server that is there takes leave at once; to one that does not, nobody listens."""
+
+    async def close(connection: Connection) -> None:
+        try:
+            await connection.close(timeout=_LEAVE_SECONDS_MAX)
+        except DRIVER_ERRORS:
+            connection.terminate()
+
+    await asyncio.gather(*(close(connection) for connection in connections))
 
 
 async def _keep_as_it_is(connection: Any) -> None:

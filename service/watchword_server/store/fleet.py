@@ -31,7 +31,7 @@ CONNECTIONS_MAX: Final = 5
 _WRITE_LANES: Final = 2
 _READ_LANES: Final = 2
 _WRITES_MAX: Final = 64
-_CLOSE_SECONDS_MAX: Final = 5.0
+_CLOSE_SECONDS_MAX: Final = 2.0
 
 
 class PostgresFleet:
@@ -42,9 +42,12 @@ class PostgresFleet:
     ) -> None:
         self._database = database
         self._connections: set[Connection] = set()
-        self._kept = Kept(self._connect)
-        self._listener = Listener(database.connect, lost=self._hang_up, ping_seconds=ping_seconds)
-        # A write has none: it may have to wait for a standby as long as that takes.
+        self._kept = Kept(self._connect, database.unanswered)
+        self._listener = Listener(
+            database.connect, lost=self._hang_up, look=self._look, unreachable=self._give_up, ping_seconds=ping_seconds
+        )
+        self._ping_seconds = ping_seconds
+        # A write has none: it may have to wait for a standby as long as that takes. See store/unanswered.py.
         self._read_timeout_seconds = read_timeout_seconds
         self._reading = asyncio.Semaphore(_READ_LANES)
         self._writing = asyncio.Semaphore(_WRITE_LANES)
@@ -61,8 +64,8 @@ class PostgresFleet:
                 await self._writes.close()
         except TimeoutError:
             self._hang_up()
-        await self._kept.close()
         await self._listener.close()
+        await self._kept.close()
 
     async def epoch(self) -> UUID:
         """See the contract."""
@@ -161,6 +164,14 @@ class PostgresFleet:
         """
         for connection in tuple(self._connections):
             connection.terminate()
+
+    async def _look(self, connection: Connection) -> None:
+        if await self._database.unanswered.look(connection, self._ping_seconds):
+            # What lies idle went the same way, probably.
+            self._kept.drop()
+
+    def _give_up(self) -> None:
+        self._database.unanswered.give_up(self._ping_seconds)
 
     async def _read(self, name: str, *arguments: object) -> Sequence[Any]:
         async with self._reading:

@@ -35,7 +35,7 @@ class Issues:
         count: Callable[[str], None],
     ) -> None:
         self._database = database
-        self._kept = Kept(self._connect)
+        self._kept = Kept(self._connect, database.unanswered)
         self._lock_timeout_ms = round(lock_timeout_seconds * 1000)
         self._count = count
         self._sql = query("issue")

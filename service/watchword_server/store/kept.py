@@ -12,15 +12,17 @@ from typing import Any
 
 import asyncpg
 
-from watchword_server.store.database import DRIVER_ERRORS, RETRIED, Connection, translated
+from watchword_server.store.database import DRIVER_ERRORS, RETRIED, Connection, closed, translated
 from watchword_server.store.durable import acknowledged
+from watchword_server.store.unanswered import Unanswered
 
 
 class Kept:
     """Up to as many connections as there are statements under way at once; whoever uses it bounds that."""
 
-    def __init__(self, connect: Callable[[], Awaitable[Connection]]) -> None:
+    def __init__(self, connect: Callable[[], Awaitable[Connection]], unanswered: Unanswered) -> None:
         self._connect = connect
+        self._unanswered = unanswered
         self._idle: list[Connection] = []
 
     async def fetch(
@@ -34,7 +36,10 @@ class Kept:
         connection: Connection | None = None
         try:
             connection = self._take() or await self._connect()
-            with acknowledged(connection) if durable else nullcontext():
+            with (
+                acknowledged(connection) if durable else nullcontext(),
+                self._unanswered.waiting(connection) if timeout is None else nullcontext(),
+            ):
                 rows: Sequence[Any] = await _fetch(connection, sql, arguments, attempts, timeout)
         except DRIVER_ERRORS as error:
             self._give_back(connection, error)
@@ -64,14 +69,15 @@ class Kept:
         else:
             connection.terminate()
 
+    def drop(self) -> None:
+        """Hangs up on what is idle: it may lead nowhere."""
+        while self._idle:
+            self._idle.pop().terminate()
+
     async def close(self) -> None:
         """Closes what is idle. Nothing may be under way."""
-        while self._idle:
-            connection = self._idle.pop()
-            try:
-                await connection.close(timeout=5)
-            except DRIVER_ERRORS:
-                connection.terminate()
+        idle, self._idle = self._idle, []
+        await closed(*idle)
 
 
 async def _fetch(

@@ -30,11 +30,16 @@ class Listener:
         connect: Callable[[], Awaitable[Connection]],
         *,
         lost: Callable[[], None],
+        look: Callable[[Connection], Awaitable[None]],
+        unreachable: Callable[[], None],
         ping_seconds: float = PING_SECONDS,
     ) -> None:
-        """`lost` is called whenever the connection ended, or led to a server that says nothing."""
+        """`lost` is called whenever the connection ended, or led to a server that says nothing, and `unreachable` when
+        no other led to one that says anything. `look` may use the connection at every ping."""
         self._connect = connect
         self._lost = lost
+        self._look = look
+        self._unreachable = unreachable
         self._ping_seconds = ping_seconds
         self._next = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -53,9 +58,10 @@ class Listener:
         backoff_seconds = _BACKOFF_SECONDS_MIN
         while True:
             with suppress(*DRIVER_ERRORS):
-                connection = await self._connect()
+                connection = await self._connected()
                 try:
-                    await connection.add_listener(CHANNEL, self._tell)
+                    async with asyncio.timeout(self._ping_seconds):
+                        await connection.add_listener(CHANNEL, self._tell)
                     self._tell()
                     backoff_seconds = _BACKOFF_SECONDS_MIN
                     await self._watched(connection)
@@ -65,6 +71,13 @@ class Listener:
             # Not all servers at the same moment.
             await asyncio.sleep(backoff_seconds * random.uniform(0.5, 1))  # noqa: S311  # nobody gains by guessing it
             backoff_seconds = min(2 * backoff_seconds, _BACKOFF_SECONDS_MAX)
+
+    async def _connected(self) -> Connection:
+        try:
+            return await self._connect()
+        except (OSError, TimeoutError):
+            self._unreachable()
+            raise
 
     def _tell(self, *_: object) -> None:
         self._next.set()
@@ -81,9 +94,9 @@ class Listener:
         ended = asyncio.Event()
         connection.add_termination_listener(lambda _: ended.set())
         while not ended.is_set() and not connection.is_closed():
+            if await connection.fetchval("select pg_is_in_recovery()", timeout=self._ping_seconds):
+                raise asyncpg.ReadOnlySQLTransactionError("the server was demoted")
+            await self._look(connection)
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._ping_seconds):
                     await ended.wait()
-                    return
-            if await connection.fetchval("select pg_is_in_recovery()", timeout=self._ping_seconds):
-                raise asyncpg.ReadOnlySQLTransactionError("the server was demoted")

@@ -31,8 +31,8 @@ class Lookups:
         observe: Callable[[int], None],
         count: Callable[[str], None],
     ) -> None:
-        self._few = Kept(lambda: database.connect(generic_plans=True))
-        self._many = Kept(database.connect)
+        self._few = Kept(lambda: database.connect(generic_plans=True), database.unanswered)
+        self._many = Kept(database.connect, database.unanswered)
         self._count = count
         self._timeout_seconds = timeout_seconds
         self._read_few = query("read_few")

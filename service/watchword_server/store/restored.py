@@ -39,6 +39,8 @@ async def restored(database: Database, ended: AsyncIterable[tuple[UUID, str]] | 
         try:
             with acknowledged(connection):
                 async with connection.transaction():
+                    # The list may come slowly, and nobody else is served meanwhile.
+                    await connection.execute("set local idle_in_transaction_session_timeout = 0")
                     return await _restored(connection, ended)
         finally:
             connection.terminate()

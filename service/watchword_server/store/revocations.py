@@ -14,7 +14,7 @@ from watchword_server.store.contract import (
     RowRefusedError,
     StoreError,
 )
-from watchword_server.store.database import DRIVER_ERRORS, Connection, Database, retried, translated
+from watchword_server.store.database import DRIVER_ERRORS, Connection, Database, closed, retried, translated
 from watchword_server.store.durable import acknowledged
 from watchword_server.store.ending import end_together
 from watchword_server.store.gather import Gatherer
@@ -41,7 +41,9 @@ class Revocations:
 
     async def revoke(self, revocation: Revocation) -> Revoked:
         """Ends what the revocation names, within its reach."""
-        return await asyncio.shield(self._gatherer.submit(revocation))
+        revoked = self._gatherer.submit(revocation)
+        revoked.add_done_callback(_seen)
+        return await asyncio.shield(revoked)
 
     async def _send(self, revocations: Sequence[Revocation]) -> list[Revoked | StoreError]:
         try:
@@ -63,7 +65,8 @@ class Revocations:
         try:
             if self._connection is None or self._connection.is_closed():
                 self._connection = await self._database.connect()
-            return await retried(lambda connection: _transaction(connection, revocations), self._connection)
+            with self._database.unanswered.waiting(self._connection):
+                return await retried(lambda connection: _transaction(connection, revocations), self._connection)
         except BaseException as error:
             # Whatever it was: the next one begins on a connection that nothing happened to. So one to a server that was
             # demoted goes too (test_connection_that_became_read_only_is_thrown_away).
@@ -79,10 +82,13 @@ class Revocations:
         await self._gatherer.close()
         connection, self._connection = self._connection, None
         if connection is not None:
-            try:
-                await connection.close(timeout=5)
-            except DRIVER_ERRORS:
-                connection.terminate()
+            await closed(connection)
+
+
+def _seen(revoked: asyncio.Future[Revoked]) -> None:
+    """Its exception is nobody's, where the caller left."""
+    if not revoked.cancelled():
+        revoked.exception()
 
 
 def _weight(revocation: Revocation) -> int:
@@ -97,7 +103,8 @@ async def _transaction(connection: Connection, revocations: Sequence[Revocation]
     await transaction.start()
     try:
         answers = await end_together(connection, revocations)
-    except BaseException:
+    except Exception:
+        # Not when the store is closing: a server that says nothing would not say that it did, either.
         with suppress(*DRIVER_ERRORS):
             await transaction.rollback()
         raise
