@@ -28,7 +28,7 @@ from tests.store.test_connection_loss import Silence, through
 from tests.store.test_durable import standby_missing, waiting_backend, waits_for_standby
 from tests.store.test_fleet import joined, only_replica
 from watchword_server.store import database as database_module
-from watchword_server.store.contract import NewReplica, ScopeEntry, StoreUnavailableError
+from watchword_server.store.contract import NewReplica, ScopeEntry, StoreUnavailableError, TokenQuery
 from watchword_server.store.database import Database
 from watchword_server.store.fleet import PostgresFleet
 from watchword_server.store.postgres import PostgresStore
@@ -131,6 +131,20 @@ async def test_every_write_on_a_connection_that_was_forgotten_is_noticed(replica
     assert await live(store, token_id) == set()
 
 
+async def test_list_on_a_connection_that_was_forgotten_is_given_up(replica: Replica) -> None:
+    """And leaves its place in the pool to others."""
+    store = PostgresStore(replica.database, statement_timeout_seconds=0.5)
+    token_id = await stored(store)
+    await store.tokens(TokenQuery())
+    replica.silence.forget()
+    await unavailable(store.tokens(TokenQuery()))
+
+    async def listed() -> bool:
+        return [row.token_id for row in (await store.tokens(TokenQuery()))[0]] == [token_id]
+
+    await again(listed)
+
+
 async def test_a_write_at_work_is_left_alone_until_its_answer_is_lost(
     replica: Replica, plain: psycopg.Connection, ready_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,7 +230,7 @@ async def test_closing_does_not_wait_for_a_server_that_hears_nothing(
     await asyncio.sleep(0)
     left.cancel()
     async with asyncio.timeout(WAIT_SECONDS_MAX):
-        await store.close(patience_seconds=0)
+        await store.close(patience_seconds=0.1)
         await fleet.close()
         await replica.database.close()
     assert not [record for record in caplog.records if record.levelno > logging.WARNING]

@@ -24,6 +24,7 @@ RENEWALS_PER_LEASE: Final = 20
 RENEW_SECONDS_MIN: Final = 0.1
 RENEW_SECONDS_MAX: Final = 3.0
 JOIN_RETRY_SECONDS: Final = 0.5
+LEAVE_SECONDS_MAX: Final = 3.0
 _log = logging.getLogger("watchword")
 
 
@@ -261,8 +262,10 @@ class Member:
             _log.warning("verifiers hold leases of this server: others count it as gone when those have run out")
             return
         try:
-            await self._fleet.leave(key)
-        except StoreError as error:
+            # A standby that is away holds up the write, which goes on all the same, and not the end of this process.
+            async with asyncio.timeout(LEAVE_SECONDS_MAX):
+                await self._fleet.leave(key)
+        except (StoreError, TimeoutError) as error:
             _log.warning("cannot sign off from the other servers: %s", type(error).__name__)
 
     def _say_whether_live(self) -> None:

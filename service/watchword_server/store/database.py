@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import cache
 from importlib import resources
 from typing import Any, Final, TypeVar
@@ -108,14 +108,19 @@ class Database:
     async def connection(self) -> AsyncIterator[Connection]:
         """One connection, for statements that stand alone. Driver errors come out as StoreError."""
         try:
-            async with self._pool.acquire() as connection:
-                try:
-                    with self.unanswered.waiting(connection):
-                        yield connection
-                except asyncpg.ReadOnlySQLTransactionError:
-                    # The server behind this connection was demoted: the next one has to be made anew.
-                    connection.terminate()
-                    raise
+            connection = await self._pool.acquire()
+            try:
+                with self.unanswered.waiting(connection):
+                    yield connection
+            except asyncpg.ReadOnlySQLTransactionError:
+                # The server behind this connection was demoted: the next one has to be made anew.
+                connection.terminate()
+                raise
+            finally:
+                # The pool waits until the server said that it stopped with what was given up, or hangs up.
+                # (test_list_on_a_connection_that_was_forgotten_is_given_up)
+                with suppress(TimeoutError):
+                    await self._pool.release(connection, timeout=_LEAVE_SECONDS_MAX)
         except DRIVER_ERRORS as error:
             raise translated(error) from error
 
@@ -168,10 +173,10 @@ class Database:
     async def close(self) -> None:
         """Closes all connections, after those in use come back; at most a few seconds."""
         self._closed = True
-        if self._pinged is not None:
-            await closed(self._pinged)
         try:
             async with asyncio.timeout(_POOL_SECONDS_MAX):
+                if self._pinged is not None:
+                    await closed(self._pinged)
                 await self._pool.close()
         except DRIVER_ERRORS:
             self._pool.terminate()
