@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -314,6 +314,43 @@ def test_a_keepalive_that_grpc_would_not_keep_is_refused(connect: Any) -> None:
 
 @pytest.mark.parametrize(("asked", "kept_ms"), [(None, 310_000), (10, 10_000), (20.5, 20_500)])
 def test_connections_are_tried_while_a_call_is_open(asked: float | None, kept_ms: int) -> None:
-    options = dict(channel_options(asked, plaintext=False))
+    options = dict(channel_options("localhost:1", asked, (), plaintext=False))
     assert options["grpc.keepalive_time_ms"] == kept_ms
     assert "grpc.keepalive_permit_without_calls" not in options
+
+
+@pytest.mark.parametrize(
+    ("target", "given", "authority"),
+    [
+        ("ipv4:10.0.0.1:7600,10.0.0.2:7600", (), "10.0.0.1:7600"),
+        ("ipv6:[fe80::1]:1,[fe80::2]:2", (), "[fe80::1]:1"),
+        ("ipv4:10.0.0.1:1,10.0.0.2:2", (("grpc.default_authority", "authority.internal"),), "authority.internal"),
+        ("ipv4:10.0.0.1:7600", (), None),
+        ("dns:///authority.internal:7600", (), None),
+        ("unix:/run/a,b", (), None),
+    ],
+)
+def test_servers_of_a_target_with_several_addresses_are_called_by_one_name(
+    target: str, given: Sequence[tuple[str, Any]], authority: str | None
+) -> None:
+    options = [
+        value
+        for name, value in channel_options(target, None, given, plaintext=True)
+        if name == "grpc.default_authority"
+    ]
+    assert options == ([] if authority is None else [authority])
+
+
+async def test_a_target_with_several_addresses_is_reached_over_tls(authority: trustme.CA) -> None:
+    certificate = authority.issue_cert("127.0.0.1")
+    credentials = grpc.ssl_server_credentials(
+        [(certificate.private_key_pem.bytes(), certificate.cert_chain_pems[0].bytes())]
+    )
+    roots = authority.cert_pem.bytes()
+    async with mirror(credentials) as one, mirror(credentials) as other:
+        ports = [target.rpartition(":")[2] for target in (one, other)]
+        target = "ipv4:" + ",".join(f"127.0.0.1:{port}" for port in ports)
+        async with aio.connect(target, token=TOKEN, root_certificates=roots) as channel:
+            assert await aio_call(channel, "Unary", ()) == EXPECTED["Unary"]
+        with sync.connect(target, token=TOKEN, root_certificates=roots) as blocking:
+            assert await asyncio.to_thread(sync_call, blocking, "Unary", ()) == EXPECTED["Unary"]

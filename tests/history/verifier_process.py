@@ -101,8 +101,6 @@ def connection(configuration: Configuration) -> dict[str, Any]:
         ("grpc.min_reconnect_backoff_ms", 500),
         ("grpc.max_reconnect_backoff_ms", 1000),
         ("grpc.use_local_subchannel_pool", 1),
-        # Of a target with several addresses gRPC makes an :authority with commas, which the native transport refuses.
-        ("grpc.default_authority", "localhost"),
     ]
     if configuration.balanced:
         options.append(("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})))

@@ -15,6 +15,7 @@ from grpc import aio
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from tests.transport.conftest import SERVICE, Running, Start
+from watchword.aio import connect
 from watchword_server.transport.listener import ListenAddress
 from watchword_server.transport.server import Kind, Limits, ListenError, build_server
 
@@ -35,6 +36,13 @@ async def status_of(call: aio.UnaryUnaryCall[bytes, bytes]) -> grpc.StatusCode:
 
 async def test_bytes_go_in_and_out(running: Running) -> None:
     assert await running.call("Say")(b"\xff\x00") == b"\xff\x00"
+
+
+async def test_a_target_with_several_addresses_is_served(running: Running) -> None:
+    address = running.bound.address.target
+    async with connect(f"ipv4:{address},{address}", token="unused") as channel:
+        say: Any = channel.unary_unary(f"/{SERVICE}/Say")
+        assert await say(b"here") == b"here"
 
 
 async def test_a_message_of_exactly_the_limit_passes_and_one_byte_more_is_refused(running: Running) -> None:

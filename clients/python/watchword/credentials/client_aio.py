@@ -63,6 +63,9 @@ def connect(
     `keepalive_seconds`, at least 10: how often the connection is tried while a call is open. Good to a Watchword: a
     verifier's watch is always open, and learns so that a connection is dead. Other servers end connections that are
     tried more often than every 300 s, unless they are told otherwise; so the default is longer.
+
+    A target may list several servers (`ipv4:10.0.0.1:7600,10.0.0.2:7600`). All are then called by the first one's
+    address; where their certificates are for another name, give that as the option `grpc.default_authority`.
     """
     credentials = channel_credentials(
         target,
@@ -76,13 +79,13 @@ def connect(
         return grpc.aio.secure_channel(
             target,
             credentials,
-            options=[*channel_options(keepalive_seconds, plaintext=False), *options],
+            options=channel_options(target, keepalive_seconds, options, plaintext=False),
             interceptors=list(interceptors),
         )
     bearer = _interceptors(source_of(token))
     return grpc.aio.insecure_channel(
         target,
-        options=[*channel_options(keepalive_seconds, plaintext=True), *options],
+        options=channel_options(target, keepalive_seconds, options, plaintext=True),
         interceptors=[*interceptors, *bearer],
     )
 

@@ -57,10 +57,10 @@ def connect(
     )
     if credentials is not None:
         return grpc.secure_channel(
-            target, credentials, options=[*channel_options(keepalive_seconds, plaintext=False), *options]
+            target, credentials, options=channel_options(target, keepalive_seconds, options, plaintext=False)
         )
     bearer = BearerInterceptor(source_of(token))
-    plain = grpc.insecure_channel(target, options=[*channel_options(keepalive_seconds, plaintext=True), *options])
+    plain = grpc.insecure_channel(target, options=channel_options(target, keepalive_seconds, options, plaintext=True))
     return grpc.intercept_channel(plain, bearer)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 import grpc
 
 from watchword.bearer import AUTHORIZATION
 from watchword.credentials.source import StaticToken, TokenSource, TokenSourceError
-from watchword.credentials.target import is_local
+from watchword.credentials.target import first_of_several, is_local
 
 # gRPC's own bound is two minutes, which would be added to every outage of the server.
 RECONNECT_MS_MAX: Final = 5_000
@@ -18,10 +19,14 @@ KEEPALIVE_SECONDS_MIN: Final = 10.0
 # all has gRPC set the socket's user timeout as well, so that a peer that vanished is noticed this soon after a write.
 _KEEPALIVE_SECONDS_DEFAULT: Final = 310.0
 _KEEPALIVE_TIMEOUT_MS: Final = 20_000
+_AUTHORITY: Final = "grpc.default_authority"
 
 
-def channel_options(keepalive_seconds: float | None, *, plaintext: bool) -> tuple[tuple[str, int], ...]:
-    """The options of every channel made here. Raises ValueError for a keepalive below KEEPALIVE_SECONDS_MIN."""
+def channel_options(
+    target: str, keepalive_seconds: float | None, options: Sequence[tuple[str, Any]], *, plaintext: bool
+) -> tuple[tuple[str, Any], ...]:
+    """The options of a channel made here, with those that its maker gives. Raises ValueError for a keepalive below
+    KEEPALIVE_SECONDS_MIN."""
     if keepalive_seconds is not None and not keepalive_seconds >= KEEPALIVE_SECONDS_MIN:
         raise ValueError("keepalive_seconds must be at least 10")
     return (
@@ -30,7 +35,18 @@ def channel_options(keepalive_seconds: float | None, *, plaintext: bool) -> tupl
         ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
         # A proxy out of the environment would take a plaintext call off this machine.
         *((("grpc.enable_http_proxy", 0),) if plaintext else ()),
+        *_authority(target, options),
+        *options,
     )
+
+
+def _authority(target: str, options: Sequence[tuple[str, Any]]) -> tuple[tuple[str, Any], ...]:
+    """What calls name as their server, for a target of several addresses: the first. gRPC would name all of them, with
+    commas, which is no authority: servers refuse it, and no certificate is for it."""
+    first = first_of_several(target)
+    if first is None or any(name == _AUTHORITY for name, _ in options):
+        return ()
+    return ((_AUTHORITY, first),)
 
 
 def source_of(token: TokenSource | str) -> TokenSource:

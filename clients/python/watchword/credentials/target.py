@@ -73,6 +73,14 @@ def is_local(target: str) -> bool:
     return _is_loopback(target)
 
 
+def first_of_several(target: str) -> str | None:
+    """The first address of a target that lists several (`ipv4:a:p,b:p`, `ipv6:[a]:p,[b]:p`); otherwise None."""
+    scheme, _, addresses = target.partition(":")
+    if scheme not in ("ipv4", "ipv6") or "," not in addresses:
+        return None
+    return addresses.lstrip("/").partition(",")[0]
+
+
 def _host_of(target: str) -> str:
     address = target.rpartition("/")[2]
     for scheme in ("dns:", "ipv4:", "ipv6:", "passthrough:"):
