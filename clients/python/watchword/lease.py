@@ -9,9 +9,7 @@ the holder always stops first.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Final, Protocol
 
 DRIFT: Final = 0.005
@@ -40,18 +38,23 @@ class ClockMissingError(Exception):
 class SystemClock:
     """The clocks of this machine. Raises ClockMissingError where there is no CLOCK_BOOTTIME."""
 
-    __slots__ = ("boottime", "realtime")
+    __slots__ = ()
 
     def __init__(self) -> None:
-        # Read three times in every check: calls into C, with nothing around them.
-        self.realtime: Final[Callable[[], float]] = time.time
-        """See Clock."""
+        if not hasattr(time, "CLOCK_BOOTTIME"):
+            raise ClockMissingError("this platform has no CLOCK_BOOTTIME")
         try:
-            self.boottime: Final[Callable[[], float]] = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
-            """See Clock."""
             self.boottime()
-        except (AttributeError, OSError):
+        except OSError:
             raise ClockMissingError("this platform has no CLOCK_BOOTTIME") from None
+
+    def boottime(self) -> float:
+        """See Clock."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    def realtime(self) -> float:
+        """See Clock."""
+        return time.time()
 
 
 @dataclass(frozen=True, slots=True)
