@@ -66,6 +66,9 @@ class SteppedFleet:
     async def wait_for_news(self, timeout_seconds: float) -> None:
         raise NotImplementedError
 
+    async def wait_for_applied(self, timeout_seconds: float) -> None:
+        raise NotImplementedError
+
 
 class SteppedStore:
     """What the model needs of a watchword_server.store.contract.Store: a token has a row as long as it is not ended."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -337,7 +337,12 @@ async def test_watchers_come_in_pages_and_only_of_replicas_that_are_there(fleet:
 
 async def news_after(fleet: PostgresFleet, work: Callable[[], object], *, waiters: int = 1) -> None:
     """Waits for the news that `work` makes."""
-    waiting = [asyncio.ensure_future(fleet.wait_for_news(3600)) for _ in range(waiters)]
+    await woken_after([fleet.wait_for_news(3600) for _ in range(waiters)], work)
+
+
+async def woken_after(waits: Sequence[Coroutine[None, None, None]], work: Callable[[], object]) -> None:
+    """Waits for all of them, which `work` wakes."""
+    waiting = [asyncio.ensure_future(wait) for wait in waits]
     await asyncio.sleep(0)
     work()
     async with asyncio.timeout(WAIT_SECONDS_MAX):
@@ -357,8 +362,15 @@ async def test_applied_of_one_process_wakes_another(fleet: PostgresFleet, databa
     key, epoch = await joined(fleet)
     other = await listening(database)
     publishing: list[asyncio.Future[bool]] = []
-    await news_after(other, lambda: publishing.append(asyncio.ensure_future(fleet.publish(key, epoch, 0))))
+    # Whoever waits for positions goes on sleeping: every server tells what it applied, of every position.
+    asleep = asyncio.ensure_future(other.wait_for_news(3600))
+    await woken_after(
+        [other.wait_for_applied(3600)],
+        lambda: publishing.append(asyncio.ensure_future(fleet.publish(key, epoch, 0))),
+    )
     assert await publishing[0]
+    assert not asleep.done()
+    asleep.cancel()
     await other.close()
 
 

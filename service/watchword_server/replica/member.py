@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 from uuid import UUID, uuid4
@@ -81,7 +81,8 @@ class Member:
             self._telling.run(),
             self._reporting.run(),
             self._propagation.run(),
-            self._listen(),
+            self._listen(self._fleet.wait_for_news, self._feeding.want),
+            self._listen(self._fleet.wait_for_applied, self._propagation.stir),
         )
         tasks = [asyncio.ensure_future(loop) for loop in loops]
         for task in tasks:
@@ -92,7 +93,7 @@ class Member:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self._leave()
+            await self._leave_in_time()
 
     def may_judge(self, epoch: UUID) -> bool:
         """See replica/fence.py."""
@@ -244,14 +245,21 @@ class Member:
             return self._every_seconds
         return max(0.001, min(self._every_seconds, deadline - self._clock.boottime()))
 
-    async def _listen(self) -> None:
+    async def _listen(self, wait_for: Callable[[float], Awaitable[None]], wake: Callable[[], None]) -> None:
         while True:
             try:
-                await self._fleet.wait_for_news(self._every_seconds)
+                await wait_for(self._every_seconds)
             except StoreError:
                 await asyncio.sleep(self._every_seconds)
-            self._feeding.want()
-            self._propagation.stir()
+            wake()
+
+    async def _leave_in_time(self) -> None:
+        try:
+            # A standby that is away holds up the write, which goes on all the same, and not the end of this process.
+            async with asyncio.timeout(LEAVE_SECONDS_MAX):
+                await self._leave()
+        except (StoreError, TimeoutError) as error:
+            _log.warning("cannot sign off from the other servers: %s", type(error).__name__)
 
     async def _leave(self) -> None:
         key = self._ledger.key
@@ -261,12 +269,7 @@ class Member:
         if not self._ledger.drained():
             _log.warning("verifiers hold leases of this server: others count it as gone when those have run out")
             return
-        try:
-            # A standby that is away holds up the write, which goes on all the same, and not the end of this process.
-            async with asyncio.timeout(LEAVE_SECONDS_MAX):
-                await self._fleet.leave(key)
-        except (StoreError, TimeoutError) as error:
-            _log.warning("cannot sign off from the other servers: %s", type(error).__name__)
+        await self._fleet.leave(key)
 
     def _say_whether_live(self) -> None:
         live = self._ledger.own_lease_live()

@@ -379,5 +379,9 @@ class Fleet(Protocol):
         ...
 
     async def wait_for_news(self, timeout_seconds: float) -> None:
-        """Returns when something may have happened: a position, or an applied one. A hint, which can be lost."""
+        """Returns when there may be a new position. A hint, which can be lost."""
+        ...
+
+    async def wait_for_applied(self, timeout_seconds: float) -> None:
+        """Returns when a replica may have applied more, or be gone. A hint, which can be lost."""
         ...

@@ -23,7 +23,7 @@ from watchword_server.store.database import WRITE_ATTEMPTS_MAX, Connection, Data
 from watchword_server.store.durable import Writes
 from watchword_server.store.feed import page_of
 from watchword_server.store.kept import Kept
-from watchword_server.store.listener import CHANNEL, PING_SECONDS, Listener
+from watchword_server.store.listener import APPLIED, PING_SECONDS, POSITIONS, Listener
 
 CONNECTIONS_MAX: Final = 5
 """How many a fleet opens at most: its lanes, and the listener's."""
@@ -149,7 +149,11 @@ class PostgresFleet:
 
     async def wait_for_news(self, timeout_seconds: float) -> None:
         """See the contract."""
-        await self._listener.wait(timeout_seconds)
+        await self._listener.wait(POSITIONS, timeout_seconds)
+
+    async def wait_for_applied(self, timeout_seconds: float) -> None:
+        """See the contract."""
+        await self._listener.wait(APPLIED, timeout_seconds)
 
     async def _connect(self) -> Connection:
         connection = await self._database.connect(generic_plans=True)
@@ -185,11 +189,12 @@ class PostgresFleet:
             return await self._kept.fetch(sql, *arguments, attempts=WRITE_ATTEMPTS_MAX, durable=True)
 
     async def _announce(self) -> None:
-        """Wakes everybody. Not in the write's own transaction, because a commit that notifies holds a lock of the whole
-        instance until the disk, and the standby, have it; nothing is lost with a hint."""
+        """Wakes whoever waits for a revocation to be complete. Not in the write's own transaction, because a commit
+        that notifies holds a lock of the whole instance until the disk, and the standby, have it; nothing is lost with
+        a hint."""
         with suppress(StoreError):
             async with self._reading:
-                await self._kept.fetch("select pg_notify($1, '')", CHANNEL, timeout=self._read_timeout_seconds)
+                await self._kept.fetch("select pg_notify($1, '')", APPLIED, timeout=self._read_timeout_seconds)
 
 
 def roll_of(rows: Sequence[Any]) -> Roll:

@@ -15,7 +15,10 @@ import asyncpg
 
 from watchword_server.store.database import DRIVER_ERRORS, Connection
 
-CHANNEL: Final = "watchword_news"
+POSITIONS: Final = "watchword_news"
+APPLIED: Final = "watchword_applied"
+"""Apart, because each replica tells what it applied: one channel would have every replica read the feed for each of
+the others."""
 # asyncpg never notices a dead peer by itself on a connection that only listens.
 PING_SECONDS: Final = 5.0
 _BACKOFF_SECONDS_MIN: Final = 0.1
@@ -41,18 +44,18 @@ class Listener:
         self._look = look
         self._unreachable = unreachable
         self._ping_seconds = ping_seconds
-        self._next = asyncio.Event()
+        self._next = {channel: asyncio.Event() for channel in (POSITIONS, APPLIED)}
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begins to listen. While there is no connection, there is no news."""
         self._task = asyncio.get_running_loop().create_task(self._listen())
 
-    async def wait(self, timeout_seconds: float) -> None:
-        """Returns at the next news, or after the timeout."""
+    async def wait(self, channel: str, timeout_seconds: float) -> None:
+        """Returns at the next news of a channel, or after the timeout."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_seconds):
-                await self._next.wait()
+                await self._next[channel].wait()
 
     async def _listen(self) -> None:
         backoff_seconds = _BACKOFF_SECONDS_MIN
@@ -61,8 +64,10 @@ class Listener:
                 connection = await self._connected()
                 try:
                     async with asyncio.timeout(self._ping_seconds):
-                        await connection.add_listener(CHANNEL, self._tell)
-                    self._tell()
+                        for channel in self._next:
+                            await connection.add_listener(channel, self._heard)
+                    for channel in self._next:
+                        self._tell(channel)
                     backoff_seconds = _BACKOFF_SECONDS_MIN
                     await self._watched(connection)
                 finally:
@@ -79,9 +84,12 @@ class Listener:
             self._unreachable()
             raise
 
-    def _tell(self, *_: object) -> None:
-        self._next.set()
-        self._next = asyncio.Event()
+    def _heard(self, _connection: object, _backend: int, channel: str, _payload: str) -> None:
+        self._tell(channel)
+
+    def _tell(self, channel: str) -> None:
+        self._next[channel].set()
+        self._next[channel] = asyncio.Event()
 
     async def close(self) -> None:
         """Stops listening."""

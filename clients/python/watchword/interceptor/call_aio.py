@@ -22,7 +22,7 @@ from watchword.verifier.verdict import Active, Verdict
 
 _LOGGER: Final = logging.getLogger("watchword.interceptor")
 # How long a refusal waits for the first request message of a stream.
-FIRST_MESSAGE_SECONDS_MAX: Final = 0.05
+FIRST_MESSAGE_SECONDS_MAX: Final = 0.5
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
