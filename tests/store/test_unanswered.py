@@ -131,6 +131,20 @@ async def test_every_write_on_a_connection_that_was_forgotten_is_noticed(replica
     assert await live(store, token_id) == set()
 
 
+async def test_what_lies_idle_is_not_tried_when_one_connection_was_forgotten(replica: Replica) -> None:
+    """Or each would be found out in its turn, seconds after the one before."""
+    store = replica.store
+    key, epoch = await joined(replica.fleet)
+    await asyncio.gather(stored(store), store.revoke(revocation(token_id=uuid4())), store.tokens(TokenQuery()))
+    replica.silence.forget()
+    replica.fleet.open()
+    await unavailable(replica.fleet.renew(key, epoch))
+    assert await store.issue(new_token())
+    assert await store.revoke(revocation(token_id=uuid4()))
+    await store.tokens(TokenQuery())
+    assert await replica.fleet.renew(key, epoch)
+
+
 async def test_list_on_a_connection_that_was_forgotten_is_given_up(replica: Replica) -> None:
     """And leaves its place in the pool to others."""
     store = PostgresStore(replica.database, statement_timeout_seconds=0.5)

@@ -102,7 +102,14 @@ class Database:
         Plans are made for the very ids by default, because only then are the partitions known that they lie in; a
         statement that finds its partitions while it runs saves the planning with `generic_plans`.
         """
-        return await self._connect("force_generic_plan" if generic_plans else "force_custom_plan")
+        connection = await self._connect("force_generic_plan" if generic_plans else "force_custom_plan")
+        self.unanswered.know(connection)
+        return connection
+
+    async def drop_idle(self) -> None:
+        """Uses no connection again that was made by now. What is under way is left alone, but for some reads."""
+        self.unanswered.drop_idle()
+        await self._pool.expire_connections()
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
@@ -151,7 +158,8 @@ class Database:
         try:
             if connection is None or connection.is_closed():
                 connection = await self.connect()
-            await connection.fetchval("select 1")
+            with self.unanswered.waiting(connection):
+                await connection.fetchval("select 1")
         except BaseException as error:
             if connection is not None:
                 connection.terminate()

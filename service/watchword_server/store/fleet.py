@@ -44,7 +44,7 @@ class PostgresFleet:
         self._connections: set[Connection] = set()
         self._kept = Kept(self._connect, database.unanswered)
         self._listener = Listener(
-            database.connect, lost=self._hang_up, look=self._look, unreachable=self._give_up, ping_seconds=ping_seconds
+            database.connect, lost=self._lost, look=self._look, unreachable=self._give_up, ping_seconds=ping_seconds
         )
         self._ping_seconds = ping_seconds
         # A write has none: it may have to wait for a standby as long as that takes. See store/unanswered.py.
@@ -169,10 +169,13 @@ class PostgresFleet:
         for connection in tuple(self._connections):
             connection.terminate()
 
+    async def _lost(self) -> None:
+        self._hang_up()
+        await self._database.drop_idle()
+
     async def _look(self, connection: Connection) -> None:
         if await self._database.unanswered.look(connection, self._ping_seconds):
-            # What lies idle went the same way, probably.
-            self._kept.drop()
+            await self._database.drop_idle()
 
     def _give_up(self) -> None:
         self._database.unanswered.give_up(self._ping_seconds)

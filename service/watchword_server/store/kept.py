@@ -69,11 +69,6 @@ class Kept:
         else:
             connection.terminate()
 
-    def drop(self) -> None:
-        """Hangs up on what is idle: it may lead nowhere."""
-        while self._idle:
-            self._idle.pop().terminate()
-
     async def close(self) -> None:
         """Closes what is idle. Nothing may be under way."""
         idle, self._idle = self._idle, []

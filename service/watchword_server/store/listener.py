@@ -32,7 +32,7 @@ class Listener:
         self,
         connect: Callable[[], Awaitable[Connection]],
         *,
-        lost: Callable[[], None],
+        lost: Callable[[], Awaitable[None]],
         look: Callable[[Connection], Awaitable[None]],
         unreachable: Callable[[], None],
         ping_seconds: float = PING_SECONDS,
@@ -72,7 +72,7 @@ class Listener:
                     await self._watched(connection)
                 finally:
                     connection.terminate()
-                    self._lost()
+                    await self._lost()
             # Not all servers at the same moment.
             await asyncio.sleep(backoff_seconds * random.uniform(0.5, 1))  # noqa: S311  # nobody gains by guessing it
             backoff_seconds = min(2 * backoff_seconds, _BACKOFF_SECONDS_MAX)

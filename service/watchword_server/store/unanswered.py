@@ -39,6 +39,12 @@ class Unanswered:
 
     def __init__(self) -> None:
         self._under_way: set[_Asked] = set()
+        self._known: set[Connection] = set()
+
+    def know(self, connection: Connection) -> None:
+        """Remembers a connection for `drop_idle`, until it ends."""
+        self._known.add(connection)
+        connection.add_termination_listener(self._known.discard)
 
     @contextmanager
     def waiting(self, connection: Connection) -> Iterator[None]:
@@ -71,6 +77,11 @@ class Unanswered:
     def give_up(self, seconds: float) -> None:
         """Hangs up wherever an answer has been waited for so long: there is no way to the server to ask it."""
         self._hang_up(self._late(seconds))
+
+    def drop_idle(self) -> None:
+        """Hangs up on those on which nobody waits here: where one led nowhere, they will too, and nobody knows yet."""
+        for connection in self._known - {asked.connection for asked in self._under_way}:
+            connection.terminate()
 
     def _late(self, seconds: float) -> list[_Asked]:
         until = asyncio.get_running_loop().time() - seconds
