@@ -34,7 +34,7 @@ WITHOUT_SERVER = (
 COMMANDS = [
     *(["issue"], ["validate"], ["revoke"], ["serve"], ["bootstrap"], ["doctor"]),
     *(["tokens", "list"], ["tokens", "show"], ["scopes", "list"], ["scopes", "register"], ["audit", "list"]),
-    *(["db", "upgrade"], ["db", "status"], ["db", "restored"], ["watchers"]),
+    *(["db", "upgrade"], ["db", "status"], ["db", "restored"], ["watchers"], ["scan"]),
     *(["keyring", name] for name in ("new", "add-version", "make-current", "show-versions")),
 ]
 

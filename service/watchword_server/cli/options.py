@@ -6,6 +6,7 @@ import functools
 import inspect
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, get_type_hints
@@ -103,9 +104,16 @@ PageTokenOption = Annotated[
 ]
 
 
-def _run_remote(
-    function: Callable[..., None],
-    arguments: dict[str, Any],
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """What the options say of a server. Nothing is looked for, and nothing opened, before `session`."""
+
+    output: Output
+    session: Callable[[], Session]
+    """Opens one. Raises CommandError where the options contradict one another, or no token is found."""
+
+
+def _connection(
     *,
     output: OutputOption = OutputFormat.TABLE,
     address: AddressOption = ADDRESS_DEFAULT,
@@ -117,40 +125,56 @@ def _run_remote(
     key_file: KeyFileOption = None,
     server_name: ServerNameOption = None,
     allow_plaintext_on_network_danger: PlaintextOption = False,
-) -> None:
-    target = endpoint(
-        address,
-        tls=tls,
-        ca_file=ca_file,
-        certificate_file=certificate_file,
-        key_file=key_file,
-        server_name=server_name,
-        allow_plaintext_on_network_danger=allow_plaintext_on_network_danger,
-    )
-    credential = find_credential(token_file, os.environ, target.is_local)
-    with Session(target, credential, Output(output), timeout_seconds) as session:
-        function(session, **arguments)
+) -> Connection:
+    def session() -> Session:
+        target = endpoint(
+            address,
+            tls=tls,
+            ca_file=ca_file,
+            certificate_file=certificate_file,
+            key_file=key_file,
+            server_name=server_name,
+            allow_plaintext_on_network_danger=allow_plaintext_on_network_danger,
+        )
+        credential = find_credential(token_file, os.environ, target.is_local)
+        return Session(target, credential, Output(output), timeout_seconds)
+
+    return Connection(Output(output), session)
 
 
 def remote(function: Callable[..., None]) -> Callable[..., None]:
     """Makes a command of a function whose first parameter is a Session: the options above take that one's place."""
+
+    def run(connection: Connection, **arguments: Any) -> None:
+        with connection.session() as session:
+            function(session, **arguments)
+
+    return _with_options(function, run)
+
+
+def perhaps_remote(function: Callable[..., None]) -> Callable[..., None]:
+    """The same with a Connection for the Session: for a command that does its work without a server too."""
+    return _with_options(function, function)
+
+
+def _with_options(function: Callable[..., None], run: Callable[..., None]) -> Callable[..., None]:
+    """A command with the options of `function`, save its first parameter, and the shared ones. It calls `run`."""
     hints = get_type_hints(function, include_extras=True)
     own = [
         parameter.replace(annotation=hints[parameter.name], kind=inspect.Parameter.KEYWORD_ONLY)
         for parameter in list(inspect.signature(function).parameters.values())[1:]
     ]
-    shared_hints = get_type_hints(_run_remote, include_extras=True)
+    shared_hints = get_type_hints(_connection, include_extras=True)
     shared = [
         parameter.replace(annotation=shared_hints[parameter.name])
-        for parameter in inspect.signature(_run_remote).parameters.values()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+        for parameter in inspect.signature(_connection).parameters.values()
     ]
     names = {parameter.name for parameter in own}
 
     @functools.wraps(function)
     def command(**given: Any) -> None:
         arguments = {name: given.pop(name) for name in names}
-        _run_remote(function, arguments, **given)
+        run(_connection(**given), **arguments)
 
     # Typer reads commands by their signatures.
     command.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]  # not declared on functions

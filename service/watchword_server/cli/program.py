@@ -17,13 +17,14 @@ from watchword_server.cli import (
     keyring,
     restored,
     revoke,
+    scan,
     scopes,
     serve,
     tokens,
     validate,
     watchers,
 )
-from watchword_server.cli.options import remote
+from watchword_server.cli.options import perhaps_remote, remote
 
 _OPERATE: Final = "Operate the server"
 _EPILOG: Final = (
@@ -58,6 +59,7 @@ def build() -> typer.Typer:
     )
     _group(program, "audit", "Who did what.", list=remote(audit.list_events))
     _command(program, "watchers", remote(watchers.watchers))
+    _command(program, "scan", perhaps_remote(scan.scan))
     _command(program, "serve", serve.serve, _OPERATE)
     _command(program, "bootstrap", bootstrap.bootstrap, _OPERATE)
     _command(program, "doctor", doctor.doctor, _OPERATE)

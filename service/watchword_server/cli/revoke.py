@@ -23,7 +23,14 @@ if TYPE_CHECKING:
 
 _PROMPT: Final = "Token to revoke (not shown): "
 _COUNT_MAX: Final = 1_000
-_WAIT_DEFAULT: Final = "75s"
+WAIT_DEFAULT: Final = "75s"
+WaitOption = Annotated[
+    timedelta,
+    typer.Option(parser=duration, metavar="DURATION", help="How long to wait until no verifier accepts them any more."),
+]
+NoWaitOption = Annotated[
+    bool, typer.Option("--no-wait", help="Return once it is durable, not once every verifier knows.")
+]
 
 
 def revoke(
@@ -50,15 +57,8 @@ def revoke(
     reason: Annotated[
         str, typer.Option(help="For the audit log: LEAKED, ROTATED, RETIRED, or words.", show_default=False)
     ] = "",
-    wait: Annotated[
-        timedelta,
-        typer.Option(
-            parser=duration, metavar="DURATION", help="How long to wait until no verifier accepts them any more."
-        ),
-    ] = _WAIT_DEFAULT,  # type: ignore[assignment]  # the parser reads defaults too
-    no_wait: Annotated[
-        bool, typer.Option("--no-wait", help="Return once it is durable, not once every verifier knows.")
-    ] = False,
+    wait: WaitOption = WAIT_DEFAULT,  # type: ignore[assignment]  # the parser reads defaults too
+    no_wait: NoWaitOption = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before revoking many.")] = False,
 ) -> None:
     """End tokens: one by its secret (standard input) or its id, or many by subject or issuer, or all.
@@ -80,8 +80,7 @@ def revoke(
             "Say which are meant: --all --issued-before 2h, or with an instant.",
             ExitCode.USAGE,
         )
-    if wait < timedelta(seconds=1):
-        raise CommandError("--wait is under a second", "To return at once, use --no-wait.", ExitCode.USAGE)
+    check_wait(wait)
     request = RevokeRequest(reason=reason, cascade=cascade, no_wait=no_wait)
     if issued_before is not None:
         request.all.issued_before.FromDatetime(issued_before)
@@ -90,7 +89,7 @@ def revoke(
     if not yes and (cascade or subject or issued_by or everything):
         _confirm(session, request)
     started_at_seconds = time.monotonic()
-    response = _revoked(session, request, wait)
+    response = revoked(session, request, wait)
     _show(session, response, time.monotonic() - started_at_seconds)
     if response.revoked_count == 0:
         raise CommandError(
@@ -100,8 +99,14 @@ def revoke(
             "NOTHING_MATCHED",
         )
     if response.propagation != Propagation.PROPAGATION_COMPLETE and not no_wait:
-        _tell_pending(session, response)
+        tell_pending(session, response)
         raise typer.Exit(ExitCode.PENDING)
+
+
+def check_wait(wait: timedelta) -> None:
+    """Raises CommandError for a wait in which no server could answer."""
+    if wait < timedelta(seconds=1):
+        raise CommandError("--wait is under a second", "To return at once, use --no-wait.", ExitCode.USAGE)
 
 
 def _named(request: RevokeRequest, **targets: str) -> bool:
@@ -113,7 +118,8 @@ def _named(request: RevokeRequest, **targets: str) -> bool:
     return False
 
 
-def _revoked(session: Session, request: RevokeRequest, wait: timedelta) -> RevokeResponse:
+def revoked(session: Session, request: RevokeRequest, wait: timedelta) -> RevokeResponse:
+    """The server's answer, waited for with a line on a terminal unless the request says not to. Raises CommandError."""
     try:
         # The server waits as long as the call may take, less a little for its answer.
         if request.no_wait:
@@ -172,23 +178,30 @@ def _count(session: Session, request: RevokeRequest) -> str:
 
 
 def _show(session: Session, response: RevokeResponse, elapsed_seconds: float) -> None:
-    from watchword.v1.token_service_pb2 import Propagation
-
     output = session.output
     if output.is_json:
         output.json(message_json(response) | {"elapsed_seconds": round(elapsed_seconds, 6)})
         return
     if response.revoked_count == 0:
         return
-    took = seconds_text(elapsed_seconds)
-    if response.propagation == Propagation.PROPAGATION_COMPLETE:
-        reached = f"COMPLETE: dead everywhere after {took}, {_fleet(response)}"
-    else:
-        reached = f"PENDING after {took}: revoked for good, and dead everywhere within {_effective_in(response)}"
     out_of_reach = str(response.out_of_reach_count) if response.out_of_reach_count else ""
     output.record(
-        [("revoked", str(response.revoked_count)), ("out of your reach", out_of_reach), ("propagation", reached)]
+        [
+            ("revoked", str(response.revoked_count)),
+            ("out of your reach", out_of_reach),
+            ("propagation", reached(response, elapsed_seconds)),
+        ]
     )
+
+
+def reached(response: RevokeResponse, elapsed_seconds: float) -> str:
+    """How far the revocation has come, in words."""
+    from watchword.v1.token_service_pb2 import Propagation
+
+    took = seconds_text(elapsed_seconds)
+    if response.propagation == Propagation.PROPAGATION_COMPLETE:
+        return f"COMPLETE: dead everywhere after {took}, {_fleet(response)}"
+    return f"PENDING after {took}: revoked for good, and dead everywhere within {_effective_in(response)}"
 
 
 def _fleet(response: RevokeResponse) -> str:
@@ -210,7 +223,8 @@ def _of_earlier_ones(response: RevokeResponse) -> str:
     return f"What was revoked before is dead everywhere within {_effective_in(response)}."
 
 
-def _tell_pending(session: Session, response: RevokeResponse) -> None:
+def tell_pending(session: Session, response: RevokeResponse) -> None:
+    """Whom a revocation still waits for, and what that means, as remarks."""
     try:
         whom = waited_for(session, response.position)
     except CommandError:
