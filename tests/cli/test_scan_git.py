@@ -127,6 +127,15 @@ def test_history_has_the_index_stashes_and_what_commits_and_tags_say(repository:
     assert {one for _, _, one in found(repository, "--history")} == expected
 
 
+def test_a_repository_without_a_commit_has_the_index_for_its_history(repository: Path, found: Found) -> None:
+    assert found(repository, "--history") == []
+    one = token()
+    (repository / "x").write_bytes(one.text)
+    git(repository, "add", "x")
+    (repository / "x").unlink()
+    assert found(repository, "--history") == [("x", 1, token_id(one))]
+
+
 def test_large_blobs_in_packs_are_read(repository: Path, found: Found) -> None:
     tokens = [token() for _ in range(30)]
     for at, one in enumerate(tokens):
@@ -162,6 +171,14 @@ def test_a_folder_of_repositories_is_read_repository_by_repository(repository: P
     (repository / "ignored").write_bytes(token().text)
     (repository.parent / "beside").write_bytes(one.text)
     assert found(repository.parent) == [("beside", 1, token_id(one))]
+
+
+def test_the_history_of_a_named_file_is_that_of_its_repository(repository: Path, found: Found) -> None:
+    gone = token()
+    (repository / "x").write_bytes(gone.text)
+    commit(repository)
+    (repository / "x").write_text("clean")
+    assert found(repository / "x", "--history") == [("x", 1, token_id(gone))]
 
 
 def test_a_bare_repository_has_history(repository: Path, tmp_path: Path, found: Found) -> None:
@@ -246,5 +263,8 @@ def test_without_git_a_work_tree_is_an_error_and_other_folders_are_read(
     ended = offline("scan", str(repository), PATH=str(tmp_path))
     assert ended.returncode == 78
     assert "git cannot be run" in ended.stderr
+    # A file that is named is read without asking git, unless for its history.
+    assert offline("scan", str(repository / "x"), PATH=str(tmp_path)).returncode == 1
+    assert offline("scan", "--history", str(repository / "x"), PATH=str(tmp_path)).returncode == 78
     (tmp_path / "plain").mkdir()
     assert offline("scan", str(tmp_path / "plain"), PATH=str(tmp_path)).returncode == 0

@@ -52,7 +52,7 @@ def scan(paths: Sequence[str], searcher: Searcher, progress: Progress, *, histor
 
     Raises GitError where git does not list the files.
     """
-    tree = list_files(paths)
+    tree = list_files(paths, with_repositories=history)
     scanned = Scanned(unreadable=tree.unreadable)
     _scan_files(tree, searcher, progress, scanned)
     if history:

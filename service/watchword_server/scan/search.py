@@ -68,7 +68,11 @@ class Searcher:
 
     def _hits_within(self, filled: int, decided: int, line: int) -> Iterator[Hit]:
         found: list[tuple[int, ParsedToken]] = []
+        # Of text without a zero no more is asked: it has no UTF-16.
+        has_zeros = self._buffer.find(0, 0, filled) >= 0
         for needle in self._needles:
+            if needle.step == 2 and not has_zeros:
+                continue
             at = self._buffer.find(needle.text, 0, filled)
             while 0 <= at < decided:
                 token = self._token_at(at, filled, needle)

@@ -41,9 +41,13 @@ class Tree:
         self.unreadable[path] = error.strerror or type(error).__name__
 
 
-def list_files(paths: Sequence[str]) -> Tree:
-    """Everything that the paths stand for; nothing is read yet. Raises GitError."""
+def list_files(paths: Sequence[str], *, with_repositories: bool) -> Tree:
+    """Everything that the paths stand for; nothing is read yet. Raises GitError.
+
+    Of a file that is named, git is asked only for the repositories' sake.
+    """
     tree = Tree()
+    folders_of_files: dict[str, None] = {}
     for path in dict.fromkeys(paths):
         if path == STDIN:
             tree.files.append(File(path, 0, named=True))
@@ -57,7 +61,10 @@ def list_files(paths: Sequence[str]) -> Tree:
             _add_folder(tree, path)
         else:
             tree.files.append(File(path, status.st_size, named=True))
-            _repository(tree, os.path.dirname(path) or ".")
+            folders_of_files[os.path.dirname(path) or "."] = None
+    if with_repositories:
+        for folder in folders_of_files:
+            _repository(tree, folder)
     return tree
 
 
