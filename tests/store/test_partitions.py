@@ -145,6 +145,19 @@ async def test_made_by_many_servers_at_once(postgres: Databases) -> None:
             await one.close()
 
 
+async def test_a_table_whose_type_another_server_is_just_making_is_left_to_it(dsn: str) -> None:
+    """Of two that make one table at once, one may stumble over the row type that comes with it, not over the table."""
+    database = await Database.open(dsn, pool_size_max=1)
+    now = datetime.now(UTC)
+    name = next(missing_partitions("tokens", [], now, now, DAYS)).name
+    async with database.connection() as connection:
+        await connection.execute(f"create type {name} as enum ()")
+    made = await ensure_partitions(database, ttl_max=TTL_MAX, days=DAYS)
+    assert made
+    assert name not in made
+    await database.close()
+
+
 async def test_period_can_change_while_running(database: Database) -> None:
     await ensure_partitions(database, ttl_max=TTL_MAX * 4, days=None)
     await ensure_partitions(database, ttl_max=TTL_MAX * 5, days=7)

@@ -132,7 +132,12 @@ async def _ensure(connection: Connection, partition: Partition) -> bool:
 
     try:
         return await _impatiently(connection, create)
-    except (asyncpg.DuplicateTableError, asyncpg.UniqueViolationError, asyncpg.InvalidObjectDefinitionError):
+    except (
+        asyncpg.DuplicateTableError,
+        asyncpg.DuplicateObjectError,  # The type of the same name that comes with a table.
+        asyncpg.UniqueViolationError,
+        asyncpg.InvalidObjectDefinitionError,
+    ):
         # Another process made it, or one that overlaps it, in this moment.
         return False
 
