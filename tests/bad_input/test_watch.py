@@ -167,10 +167,9 @@ def test_a_token_for_another_audience_may_not_watch(admin: Party) -> None:
 def test_one_caller_has_so_many_watches_and_no_more(watchword: Watchword, admin: Party) -> None:
     crowd = admin.party(unique(), ["watchword.validate"])
     with ExitStack() as stack:
-        watchers = [stack.enter_context(Watcher(crowd)) for _ in range(201)]
-        for watcher in watchers[:200]:
-            watcher.hello()
-        assert _refused(watchers[200]) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "WATCHES_LIMITED")
+        for _ in range(200):
+            stack.enter_context(Watcher(crowd)).hello()
+        assert _refused(stack.enter_context(Watcher(crowd))) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "WATCHES_LIMITED")
         with attached(admin):
             # Somebody else's are not refused, nor are calls.
             assert crowd.verdict(crowd.secret) == "inactive"
