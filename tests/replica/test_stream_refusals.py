@@ -24,7 +24,7 @@ from watchword.v1 import verifier_service_pb2 as pb
 from watchword_server.replica.flood import ACKNOWLEDGEMENTS_SPARE, BURST_MAX
 from watchword_server.replica.ledger import Ledger
 from watchword_server.replica.refusal import WatchRefusedError
-from watchword_server.replica.stream import GRANTS_WAITING_MAX
+from watchword_server.replica.stream import GRANTS_WAITING_MAX, HELLO_SECONDS_MAX
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_renewing_in_time_is_no_flood(ledger: Ledger, clock: ManualClock) -> Non
 
 def test_a_stream_without_hello_ends(ledger: Ledger, clock: ManualClock) -> None:
     stream = opened(ledger, clock)
-    clock.advance(9.9)
+    clock.advance(HELLO_SECONDS_MAX - 0.1)
     stream.check()
     clock.advance(0.1)
     with pytest.raises(WatchRefusedError):

@@ -27,7 +27,7 @@ from watchword_server.replica.refusal import WatchRefusedError
 KEY_BYTES: Final = 16
 NAME_CHARACTERS_MAX: Final = 255
 LIBRARY_CHARACTERS_MAX: Final = 64
-HELLO_SECONDS_MAX: Final = 10.0
+HELLO_SECONDS_MAX: Final = 5.0
 ACK_TIMEOUT_SECONDS: Final = 5.0
 GRANTS_WAITING_MAX: Final = 16
 RENEWALS_PER_LEASE: Final = 6

@@ -30,7 +30,6 @@ from watchword_server.rules.fields import Faults
 
 SERVICE = pb.DESCRIPTOR.services_by_name["VerifierService"]
 PATH: Final = f"/{SERVICE.full_name}/Watch"
-HELLO_SECONDS_MAX: Final = 5.0
 CHECK_SECONDS: Final = 1.0
 """How often a quiet stream is looked at: whether its verifier lags."""
 MESSAGE_BYTES_MAX: Final = 4096
@@ -144,11 +143,7 @@ class VerifierService:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _read(self, context: Any, standing: Standing, stream: WatcherStream) -> None:
-        try:
-            async with asyncio.timeout(HELLO_SECONDS_MAX):
-                data = await context.read()
-        except TimeoutError:
-            raise refusal.protocol("no hello came") from None
+        data = await context.read()
         while data is not grpc.aio.EOF:
             message = _parse(data)
             while not standing.gate.is_set():
