@@ -24,7 +24,7 @@ from watchword_server.replica.ledger import Ledger
 from watchword_server.replica.member import renew_every_seconds
 from watchword_server.replica.report import UNCHANGED_SECONDS_MAX
 from watchword_server.replica.stream import RENEWALS_PER_LEASE, Caller, WatcherStream
-from watchword_server.store.contract import Change, FeedPage
+from watchword_server.store.fleet_contract import Change, FeedPage
 
 SIMULATED_MAX: Final = 10_000
 """Beyond it the table is the formula's alone: a cache each takes memory."""

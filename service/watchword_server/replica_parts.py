@@ -22,7 +22,8 @@ from watchword_server.request.pipeline import Surroundings
 from watchword_server.request.standing import Standings
 from watchword_server.request.verifier_service import PATH, VerifierService, WatchLimits
 from watchword_server.settings import Settings
-from watchword_server.store.contract import Fleet, Store
+from watchword_server.store.contract import Store
+from watchword_server.store.fleet_contract import Fleet
 
 _log = logging.getLogger("watchword")
 

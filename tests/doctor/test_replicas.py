@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from watchword_server.doctor.replicas import check_replicas, judge_replicas
-from watchword_server.store.contract import ReplicaRow, Roll
+from watchword_server.store.fleet_contract import ReplicaRow, Roll
 
 EPOCH = UUID(int=1)
 

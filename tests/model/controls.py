@@ -23,7 +23,8 @@ from watchword.verifier.session import WatchSession
 from watchword.verifier.verdict import Active, Answer, Verdict
 from watchword_server.replica.observer import Observer, Suspect
 from watchword_server.replica.stream import WatcherStream
-from watchword_server.store.contract import Change, FeedPage, NewReplica, Position, ReplicaRow, Roll
+from watchword_server.store.contract import Position
+from watchword_server.store.fleet_contract import Change, FeedPage, NewReplica, ReplicaRow, Roll
 
 # The verifier's cache
 

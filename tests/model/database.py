@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID, uuid4
 
-from watchword_server.store.contract import FeedPage, NewReplica, Position, ReplicaRow, Roll, StoreUnavailableError
+from watchword_server.store.contract import Position, StoreUnavailableError
 from watchword_server.store.feed import page_of
+from watchword_server.store.fleet_contract import FeedPage, NewReplica, ReplicaRow, Roll
 
 
 @dataclass(slots=True)

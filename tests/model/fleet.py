@@ -10,7 +10,8 @@ from uuid import UUID
 
 from tests.model.database import Database
 from tests.model.steps import Op
-from watchword_server.store.contract import FeedPage, NewReplica, Position, Roll, Snapshot, WatcherRow
+from watchword_server.store.contract import Position, Snapshot
+from watchword_server.store.fleet_contract import FeedPage, NewReplica, Roll, WatcherRow
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -7,7 +7,7 @@ from watchword.lease import Clock
 from watchword_server.replica.ledger import Ledger
 from watchword_server.replica.member import Member
 from watchword_server.replica.propagation import Propagation
-from watchword_server.store.contract import Fleet
+from watchword_server.store.fleet_contract import Fleet
 
 
 class SteppedMember(Member):

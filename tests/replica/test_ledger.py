@@ -10,7 +10,7 @@ from tests.clocks import ManualClock
 from watchword.lease import DRIFT, instant
 from watchword_server.replica.ledger import Ledger
 from watchword_server.replica.records import Watcher
-from watchword_server.store.contract import Change, FeedPage
+from watchword_server.store.fleet_contract import Change, FeedPage
 
 LEASE_SECONDS = 60.0
 EPOCH = UUID(int=1)

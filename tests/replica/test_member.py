@@ -18,16 +18,10 @@ from watchword_server.replica.ledger import Ledger
 from watchword_server.replica.member import Member
 from watchword_server.replica.observer import Observer
 from watchword_server.replica.propagation import Propagation
-from watchword_server.store.contract import (
-    Actor,
-    FeedPage,
-    Position,
-    Revocation,
-    Selector,
-    StoreUnavailableError,
-)
+from watchword_server.store.contract import Actor, Position, Revocation, Selector, StoreUnavailableError
 from watchword_server.store.database import Database
 from watchword_server.store.fleet import PostgresFleet
+from watchword_server.store.fleet_contract import FeedPage
 from watchword_server.store.partitions import ensure_partitions
 from watchword_server.store.postgres import PostgresStore
 

@@ -9,7 +9,8 @@ import pytest
 from tests.clocks import ManualClock
 from watchword.lease import DRIFT
 from watchword_server.replica.observer import Observer, Suspect
-from watchword_server.store.contract import Position, ReplicaRow, Roll
+from watchword_server.store.contract import Position
+from watchword_server.store.fleet_contract import ReplicaRow, Roll
 
 LEASE_SECONDS = 60.0
 RUNS_OUT_SECONDS = LEASE_SECONDS * (1 + DRIFT)

@@ -21,7 +21,7 @@ from watchword_server.replica.ledger import Ledger
 from watchword_server.replica.stream import WatcherStream
 from watchword_server.request.standing import Standings
 from watchword_server.request.verifier_service import VerifierService, WatchLimits
-from watchword_server.store.contract import FeedPage
+from watchword_server.store.fleet_contract import FeedPage
 
 EPOCH = uuid4()
 

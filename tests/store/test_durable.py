@@ -11,10 +11,11 @@ import psycopg
 import pytest
 
 from tests.store.support import WAIT_SECONDS_MAX, until
-from watchword_server.store.contract import NewReplica, StoreUnavailableError
+from watchword_server.store.contract import StoreUnavailableError
 from watchword_server.store.database import Database
 from watchword_server.store.durable import Writes
 from watchword_server.store.fleet import PostgresFleet
+from watchword_server.store.fleet_contract import NewReplica
 
 
 @pytest.fixture

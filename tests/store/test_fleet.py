@@ -13,9 +13,10 @@ from psycopg import conninfo
 
 from tests.store.support import WAIT_SECONDS_MAX, until, waiting_for_locks
 from tests.store.test_connection_loss import Silence, through
-from watchword_server.store.contract import NewReplica, ReplicaRow, StoreUnavailableError, WatcherRow
+from watchword_server.store.contract import StoreUnavailableError
 from watchword_server.store.database import Database
 from watchword_server.store.fleet import PostgresFleet
+from watchword_server.store.fleet_contract import NewReplica, ReplicaRow, WatcherRow
 
 
 @pytest.fixture

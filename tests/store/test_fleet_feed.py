@@ -11,9 +11,9 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
-from watchword_server.store.contract import Change, FeedPage
 from watchword_server.store.database import Database, query
 from watchword_server.store.fleet import PostgresFleet
+from watchword_server.store.fleet_contract import Change, FeedPage
 from watchword_server.store.housekeeping import forget
 
 TAKE = """

@@ -7,12 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from watchword_server.store.contract import (
-    RowRefusedError,
-    StoreError,
-    StoreOverloadedError,
-    StoreUnavailableError,
-)
+from watchword_server.store.contract import RowRefusedError, StoreError, StoreOverloadedError, StoreUnavailableError
 from watchword_server.store.gather import Gatherer
 
 

@@ -9,12 +9,7 @@ import psycopg
 import pytest
 
 from tests.store.support import counted_rows, live, new_token, revocation, stored, until, waiting_for_locks
-from watchword_server.store.contract import (
-    Issued,
-    IssuerGone,
-    NewToken,
-    StoreUnavailableError,
-)
+from watchword_server.store.contract import Issued, IssuerGone, NewToken, StoreUnavailableError
 from watchword_server.store.database import Database
 from watchword_server.store.issues import Issues
 from watchword_server.store.postgres import PostgresStore

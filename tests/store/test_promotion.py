@@ -18,9 +18,10 @@ from watchword_server.embedded import EmbeddedPostgres
 from watchword_server.embedded.account import server_account
 from watchword_server.embedded.programs import Programs
 from watchword_server.store import migrate
-from watchword_server.store.contract import NewReplica, StoreError
+from watchword_server.store.contract import StoreError
 from watchword_server.store.database import Database
 from watchword_server.store.fleet import PostgresFleet
+from watchword_server.store.fleet_contract import NewReplica
 
 
 class Standby:

@@ -21,11 +21,7 @@ from tests.store.support import (
     waiting_for_locks,
 )
 from watchword_server.rules.tokens import Grant
-from watchword_server.store.contract import (
-    EventQuery,
-    Revoked,
-    RowRefusedError,
-)
+from watchword_server.store.contract import EventQuery, Revoked, RowRefusedError
 from watchword_server.store.database import Database
 from watchword_server.store.postgres import PostgresStore
 

@@ -21,12 +21,7 @@ from tests.store.support import (
 )
 from watchword_server.rules.tokens import Grant
 from watchword_server.store import ending
-from watchword_server.store.contract import (
-    Actor,
-    EventQuery,
-    Revocation,
-    Selector,
-)
+from watchword_server.store.contract import Actor, EventQuery, Revocation, Selector
 from watchword_server.store.postgres import PostgresStore
 
 ORDERS_ONLY = Grant(("orders.*",), ("*",), ("orders",))

@@ -19,17 +19,10 @@ from tests.store.support import DAYS, OPERATOR, TTL_MAX, WAIT_SECONDS_MAX, live,
 from watchword_server.keyring import Keyring
 from watchword_server.store import migrate
 from watchword_server.store.administrators import last_administrator_ends_at
-from watchword_server.store.contract import (
-    EventQuery,
-    Issued,
-    NewReplica,
-    RequestIdUsed,
-    ScopeEntry,
-    TokenQuery,
-    WatcherRow,
-)
+from watchword_server.store.contract import EventQuery, Issued, RequestIdUsed, ScopeEntry, TokenQuery
 from watchword_server.store.database import Database
 from watchword_server.store.fleet import PostgresFleet
+from watchword_server.store.fleet_contract import NewReplica, WatcherRow
 from watchword_server.store.housekeeping import forget, keep_house
 from watchword_server.store.partitions import ensure_partitions
 from watchword_server.store.peppers import check_peppers

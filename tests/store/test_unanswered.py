@@ -28,9 +28,10 @@ from tests.store.test_connection_loss import Silence, through
 from tests.store.test_durable import standby_missing, waiting_backend, waits_for_standby
 from tests.store.test_fleet import joined, only_replica
 from watchword_server.store import database as database_module
-from watchword_server.store.contract import NewReplica, ScopeEntry, StoreUnavailableError, TokenQuery
+from watchword_server.store.contract import ScopeEntry, StoreUnavailableError, TokenQuery
 from watchword_server.store.database import Database
 from watchword_server.store.fleet import PostgresFleet
+from watchword_server.store.fleet_contract import NewReplica
 from watchword_server.store.postgres import PostgresStore
 from watchword_server.store.unanswered import Unanswered
 

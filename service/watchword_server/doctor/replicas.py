@@ -9,9 +9,9 @@ import asyncpg
 
 from watchword.lease import DRIFT
 from watchword_server.doctor.finding import Finding
-from watchword_server.store.contract import ReplicaRow, Roll
 from watchword_server.store.database import query
 from watchword_server.store.fleet import roll_of
+from watchword_server.store.fleet_contract import ReplicaRow, Roll
 
 _CHECK: Final = "replicas"
 _LAG_SECONDS: Final = 2.0

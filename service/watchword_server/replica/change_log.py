@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from watchword.v1 import verifier_service_pb2 as pb
-from watchword_server.store.contract import Change
+from watchword_server.store.fleet_contract import Change
 
 IDS_PER_MESSAGE_MAX: Final = 1_000
 

@@ -13,7 +13,7 @@ from uuid import UUID
 from watchword.lease import LEASE_SECONDS_DEFAULT, Clock, Instant, Lease, recorder_end
 from watchword_server.replica.change_log import ChangeLog
 from watchword_server.replica.records import LeaseRecords, Watcher
-from watchword_server.store.contract import FeedPage
+from watchword_server.store.fleet_contract import FeedPage
 
 IDS_KEPT_MAX: Final = 200_000
 RECORDS_MAX: Final = 100_000

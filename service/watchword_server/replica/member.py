@@ -18,7 +18,8 @@ from watchword_server.replica.ledger import Ledger
 from watchword_server.replica.propagation import Propagation
 from watchword_server.replica.report import Report
 from watchword_server.replica.rounds import Rounds
-from watchword_server.store.contract import FeedPage, Fleet, NewReplica, StoreError
+from watchword_server.store.contract import StoreError
+from watchword_server.store.fleet_contract import FeedPage, Fleet, NewReplica
 
 RENEWALS_PER_LEASE: Final = 20
 RENEW_SECONDS_MIN: Final = 0.1

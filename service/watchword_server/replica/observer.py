@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from watchword.lease import Clock, recorder_end
-from watchword_server.store.contract import Position, ReplicaRow, Roll
+from watchword_server.store.contract import Position
+from watchword_server.store.fleet_contract import ReplicaRow, Roll
 
 SLACK_SECONDS = 1.0
 """For the queries and wake-ups between a lease's end and the reply."""

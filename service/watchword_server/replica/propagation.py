@@ -11,7 +11,8 @@ from typing import Final
 
 from watchword_server.replica.observer import Observer
 from watchword_server.replica.rounds import Rounds
-from watchword_server.store.contract import Fleet, Position, Roll, StoreError
+from watchword_server.store.contract import Position, StoreError
+from watchword_server.store.fleet_contract import Fleet, Roll
 
 POLL_SECONDS: Final = 0.25
 """How often the replicas are listed while somebody waits: wake-ups are hints, which can be lost."""

@@ -11,7 +11,7 @@ from watchword.lease import Clock
 from watchword_server.replica.ledger import Ledger
 from watchword_server.replica.records import Watcher
 from watchword_server.replica.rounds import Rounds
-from watchword_server.store.contract import Fleet, WatcherRow
+from watchword_server.store.fleet_contract import Fleet, WatcherRow
 
 REPORT_SECONDS: Final = 1.0
 UNCHANGED_SECONDS_MAX: Final = 5.0

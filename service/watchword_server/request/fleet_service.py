@@ -12,7 +12,8 @@ from watchword.v1 import fleet_service_pb2 as pb
 from watchword_server.answer.errors import FieldsInvalidError
 from watchword_server.request import messages, pages
 from watchword_server.request.pipeline import Call, Method
-from watchword_server.store.contract import Fleet, Position, ReplicaRow, WatcherRow
+from watchword_server.store.contract import Position
+from watchword_server.store.fleet_contract import Fleet, ReplicaRow, WatcherRow
 
 SERVICE = pb.DESCRIPTOR.services_by_name["FleetService"]
 

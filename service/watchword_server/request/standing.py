@@ -19,7 +19,8 @@ from watchword_server.answer.callers import authenticate
 from watchword_server.request.access import Access
 from watchword_server.request.pipeline import Surroundings, bearer_of
 from watchword_server.rules.tokens import TokenRecord
-from watchword_server.store.contract import FeedPage, StoreError
+from watchword_server.store.contract import StoreError
+from watchword_server.store.fleet_contract import FeedPage
 
 REJUDGE_SECONDS: Final = 300.0
 """How often a token is looked at that nothing was heard of."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol
 from uuid import UUID
 
-from watchword_server.rules.tokens import Grant, TokenRecord
+from watchword_server.rules.tokens import Grant, TokenKind, TokenRecord
 
 
 class StoreError(Exception):
@@ -90,7 +90,88 @@ class RequestIdUsed:
     token_id: UUID
 
 
-IssueOutcome = Issued | IssuerGone | RequestIdUsed
+@dataclass(frozen=True, slots=True)
+class SubjectBlocked:
+    """Nothing may be issued for this subject. Nothing was stored."""
+
+    subject: str
+
+
+IssueOutcome = Issued | IssuerGone | RequestIdUsed | SubjectBlocked
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """A token about to be succeeded.
+
+    `successor` is its whole record, with lineage and predecessor in it; the store cuts its `expires_at` to the end of
+    what it is tied to, if that is earlier. `as_issuer`: the actor rotates another's token, and its own has to be live
+    at the commit as an issuer's; otherwise the rotated token is the actor's own.
+    """
+
+    rotated_id: UUID
+    successor: TokenRecord
+    grace: timedelta
+    actor: Actor
+    as_issuer: bool
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rotated:
+    """The successor is durable. Both records as they are now, and the position at which the old one was shortened."""
+
+    successor: TokenRecord
+    rotated: TokenRecord
+    position: Position
+
+
+@dataclass(frozen=True, slots=True)
+class AlreadyRotated:
+    """It has a successor, made by another request. Nothing was stored."""
+
+    successor_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class TokenNotLive:
+    """The token is revoked, expired, idle for too long, or there is no such row. Nothing was stored."""
+
+
+RotationOutcome = Rotated | AlreadyRotated | TokenNotLive | IssuerGone | SubjectBlocked
+
+
+@dataclass(frozen=True, slots=True)
+class Narrowing:
+    """What a token is to lose: scopes that it holds, and life beyond `life` from now (None: none of it)."""
+
+    token_id: UUID
+    remove_scopes: Sequence[str]
+    life: timedelta | None
+    actor: Actor
+    reason: str
+    within: Sequence[Grant]
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Narrowed:
+    """The record as it is now. `refused`: it lies out of reach, and nothing was done."""
+
+    record: TokenRecord
+    position: Position
+    refused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ScopesNotHeld:
+    """Scopes that were to be removed and are not held. Nothing was done."""
+
+    scopes: Sequence[str]
+
+
+class LastAdministratorError(StoreError):
+    """What was asked for would leave nobody who can administer. Nothing was done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +202,10 @@ class Revocation:
     cascade: bool
     within: Sequence[Grant]
     proved: bool | None = None
+    force: bool = False
+    """Also if no administrator is left."""
+    block: bool = False
+    """Blocks the selector's subject in the same transaction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +216,52 @@ class Revoked:
     out_of_reach: int
     position: Position
     refused: bool = False
+    live_successor_id: UUID | None = None
+    """Of the one token that was named, if it was left alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a revocation would do: its count, and the first of the tokens."""
+
+    count: int
+    out_of_reach: int
+    position: Position
+    records: Sequence[TokenRecord]
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class BlockedSubject:
+    """For whom nothing can be issued."""
+
+    subject: str
+    reason: str
+    blocked_by: str
+    blocked_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """One token's use at one service, to be merged with what is known. `used_ago_seconds` is as of the write."""
+
+    token_id: UUID
+    service: str
+    count: int
+    used_ago_seconds: float
+    address: str
+    scopes: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceUse:
+    """What is known of one token's use at one service."""
+
+    service: str
+    address: str
+    last_used_at: datetime
+    count: int
+    scopes: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +273,10 @@ class TokenQuery:
     include_inactive: bool = False
     limit: int = 100
     after: UUID | None = None
+    owner: str = ""
+    kind: TokenKind | None = None
+    unused_for: timedelta | None = None
+    expiring_within: timedelta | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +300,7 @@ class ScopeOwned:
 
 @dataclass(frozen=True, slots=True)
 class AuditEvent:
-    """One recorded deed."""
+    """One recorded deed, or attempt."""
 
     event_id: UUID
     occurred_at: datetime
@@ -173,6 +308,8 @@ class AuditEvent:
     actor: Actor
     token_id: UUID | None
     details: Mapping[str, str] = field(default_factory=dict)
+    outcome: str = ""
+    """Why it was denied; empty: it was allowed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +322,7 @@ class EventQuery:
     since: datetime | None = None
     limit: int = 100
     before: UUID | None = None
+    denied_only: bool = False
 
 
 class Store(Protocol):
@@ -200,7 +338,32 @@ class Store(Protocol):
         ...
 
     async def revoke(self, revocation: Revocation) -> Revoked:
-        """Revokes what the selector names, within reach. What names a token always moves the position."""
+        """Revokes what the selector names, within reach. What names a token always moves the position. Raises
+        LastAdministratorError."""
+        ...
+
+    async def preview(self, revocation: Revocation) -> Preview:
+        """What `revoke` would do now. Changes nothing, and takes no position."""
+        ...
+
+    async def rotate(self, rotation: Rotation) -> RotationOutcome:
+        """Stores the successor and shortens the rotated token's life, at a position. Of two at once, one wins."""
+        ...
+
+    async def narrow(self, narrowing: Narrowing) -> Narrowed | ScopesNotHeld | TokenNotLive:
+        """Takes rights or life from a token, at a position. Raises LastAdministratorError."""
+        ...
+
+    async def unblock(self, subject: str, actor: Actor) -> bool:
+        """Lets tokens be issued for a subject again; whether it was blocked. (`revoke` blocks.)"""
+        ...
+
+    async def blocked(self, *, limit: int, after: str) -> Sequence[BlockedSubject]:
+        """One page of the blocked subjects, in order of their names."""
+        ...
+
+    async def usage(self, token_ids: Sequence[UUID]) -> Mapping[UUID, Sequence[ServiceUse]]:
+        """What is known of these tokens' use, the latest first; at most 100 services each."""
         ...
 
     async def tokens(self, wanted: TokenQuery) -> tuple[Sequence[TokenRecord], datetime]:
@@ -225,163 +388,4 @@ class Store(Protocol):
 
     async def events(self, wanted: EventQuery) -> Sequence[AuditEvent]:
         """One page of audit events."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """The tokens that became less valid at one position; `everything` stands for all there are."""
-
-    number: int
-    token_ids: Sequence[UUID]
-    everything: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class FeedPage:
-    """Positions after the one asked for, read in one statement together with where the feed stands.
-
-    `changes` are contiguous and begin right after the number asked for, unless `continues` is False: then that number
-    is of another history, lies ahead of this one, or was pruned, and everything begins anew at `number`. A page may end
-    before `number`: ask again.
-    """
-
-    epoch: UUID
-    number: int
-    mark: UUID
-    """Drawn anew with each position: that of the last of `changes`, or of the position asked after if there are none;
-    where `continues` is False, of `number`."""
-    changes: Sequence[Change]
-    continues: bool
-    pruned: bool
-    """Why it does not continue: what came after is no longer kept. Otherwise, where there was something to continue,
-    this is another history than the one that was asked after."""
-    settled: bool
-    """False for one maximum lease after a new epoch began: until then nothing is known to be applied everywhere."""
-    longest_lease_seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class NewReplica:
-    """A server process about to join. `key` is never used again once it left or was fenced."""
-
-    key: UUID
-    epoch: UUID
-    name: str
-    lease_seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class ReplicaRow:
-    """One server process as the database has it."""
-
-    key: UUID
-    epoch: UUID
-    name: str
-    applied: int | None
-    """None until it first told."""
-    renewals: int
-    lease_seconds: float
-    draining: bool
-    watchers_count: int
-    renewed_ago_seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class WatcherRow:
-    """One verifier's cache as its replica reported it. For people: nothing of the guarantee reads it."""
-
-    replica: UUID
-    verifier_key: bytes
-    name: str
-    instance: str
-    library: str
-    address: str
-    subject: str
-    lag: int
-    lease_remaining_seconds: float
-    attached: bool
-    reported_ago_seconds: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Roll:
-    """All replicas, read in one statement together with where the feed stands."""
-
-    epoch: UUID
-    number: int
-    settled: bool
-    longest_lease_seconds: float
-    replicas: Sequence[ReplicaRow]
-
-
-class Fleet(Protocol):
-    """The replicas of one database, and the feed of what became less valid.
-
-    Every method raises StoreUnavailableError. Every write is shielded from its caller's cancellation, has no driver
-    timeout, and counts as not done where the database gave up waiting for a synchronous standby.
-    """
-
-    async def epoch(self) -> UUID:
-        """The epoch as it is now. Begins a new one first if the database's identity or timeline is not the stored."""
-        ...
-
-    async def begin_epoch(self, seen: UUID) -> UUID:
-        """Begins a new epoch because `seen` contradicts itself (a mark that does not match). If another process was
-        faster, that one's."""
-        ...
-
-    async def join(self, replica: NewReplica) -> bool:
-        """Commits the replica's row. False if its epoch is not the database's any more. The position to start from is
-        read by a later `feed`."""
-        ...
-
-    async def renew(self, key: UUID, epoch: UUID) -> bool:
-        """Counts one renewal. False if the row is gone, or the epoch is over (begins a new one first if the database's
-        identity or timeline changed). Never inserts."""
-        ...
-
-    async def publish(self, key: UUID, epoch: UUID, applied: int) -> bool:
-        """Tells that this replica and all verifiers with its leases have applied `applied`; wakes who waits for it.
-        False if the row is gone or the epoch is over."""
-        ...
-
-    async def drain(self, key: UUID) -> None:
-        """Marks the replica as going away, for people."""
-        ...
-
-    async def leave(self, key: UUID) -> None:
-        """Deletes the row. Only after every verifier released its lease or that ran out."""
-        ...
-
-    async def fence(self, key: UUID, renewals: int) -> bool:
-        """Deletes the row if it has not renewed since `renewals` was read. Only True counts: it is gone for good."""
-        ...
-
-    async def roll(self) -> Roll:
-        """All replicas."""
-        ...
-
-    async def feed(self, after: int | None, mark: UUID | None, *, limit: int = 10_000) -> FeedPage:
-        """What happened after the position `after` whose mark was `mark`; None: only where the feed stands."""
-        ...
-
-    async def settle(self, epoch: UUID) -> None:
-        """One maximum lease has passed in this epoch: COMPLETE means complete again."""
-        ...
-
-    async def report(self, key: UUID, watchers: Sequence[WatcherRow]) -> None:
-        """Replaces what is known of this replica's watchers, for people."""
-        ...
-
-    async def watchers(self, *, limit: int, after: tuple[UUID, bytes] | None) -> Sequence[WatcherRow]:
-        """One page of all replicas' watchers."""
-        ...
-
-    async def wait_for_news(self, timeout_seconds: float) -> None:
-        """Returns when there may be a new position. A hint, which can be lost."""
-        ...
-
-    async def wait_for_applied(self, timeout_seconds: float) -> None:
-        """Returns when a replica may have applied more, or be gone. A hint, which can be lost."""
         ...

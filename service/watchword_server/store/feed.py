@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from watchword_server.store.contract import Change, FeedPage
+from watchword_server.store.fleet_contract import Change, FeedPage
 
 
 def page_of(rows: Sequence[Any], after: int | None, mark: UUID | None) -> FeedPage:

@@ -11,17 +11,11 @@ from contextlib import suppress
 from typing import Any, Final
 from uuid import UUID
 
-from watchword_server.store.contract import (
-    FeedPage,
-    NewReplica,
-    ReplicaRow,
-    Roll,
-    StoreError,
-    WatcherRow,
-)
+from watchword_server.store.contract import StoreError
 from watchword_server.store.database import WRITE_ATTEMPTS_MAX, Connection, Database, query
 from watchword_server.store.durable import Writes
 from watchword_server.store.feed import page_of
+from watchword_server.store.fleet_contract import FeedPage, NewReplica, ReplicaRow, Roll, WatcherRow
 from watchword_server.store.kept import Kept
 from watchword_server.store.listener import APPLIED, PING_SECONDS, POSITIONS, Listener
 

@@ -7,13 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
-from watchword_server.store.contract import (
-    PartitionMissingError,
-    Revocation,
-    Revoked,
-    RowRefusedError,
-    StoreError,
-)
+from watchword_server.store.contract import PartitionMissingError, Revocation, Revoked, RowRefusedError, StoreError
 from watchword_server.store.database import DRIVER_ERRORS, Connection, Database, closed, retried, translated
 from watchword_server.store.durable import acknowledged
 from watchword_server.store.ending import end_together

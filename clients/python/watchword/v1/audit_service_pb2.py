@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n watchword/v1/audit_service.proto\x12\x0cwatchword.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x96\x01\n\x11ListEventsRequest\x12\r\n\x05\x61\x63tor\x18\x01 \x01(\t\x12\x10\n\x08token_id\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\"W\n\x12ListEventsResponse\x12(\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x18.watchword.v1.AuditEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x91\x02\n\nAuditEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12/\n\x0boccurred_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x16\n\x0e\x61\x63tor_token_id\x18\x05 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x06 \x01(\t\x12\x10\n\x08token_id\x18\x07 \x01(\t\x12\x36\n\x07\x64\x65tails\x18\x08 \x03(\x0b\x32%.watchword.v1.AuditEvent.DetailsEntry\x1a.\n\x0c\x44\x65tailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32_\n\x0c\x41uditService\x12O\n\nListEvents\x12\x1f.watchword.v1.ListEventsRequest\x1a .watchword.v1.ListEventsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n watchword/v1/audit_service.proto\x12\x0cwatchword.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xab\x01\n\x11ListEventsRequest\x12\r\n\x05\x61\x63tor\x18\x01 \x01(\t\x12\x10\n\x08token_id\x18\x02 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\x12\x13\n\x0b\x64\x65nied_only\x18\x07 \x01(\x08\"W\n\x12ListEventsResponse\x12(\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x18.watchword.v1.AuditEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa2\x02\n\nAuditEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12/\n\x0boccurred_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x61\x63tion\x18\x03 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x04 \x01(\t\x12\x16\n\x0e\x61\x63tor_token_id\x18\x05 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x06 \x01(\t\x12\x10\n\x08token_id\x18\x07 \x01(\t\x12\x36\n\x07\x64\x65tails\x18\x08 \x03(\x0b\x32%.watchword.v1.AuditEvent.DetailsEntry\x12\x0f\n\x07outcome\x18\t \x01(\t\x1a.\n\x0c\x44\x65tailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32_\n\x0c\x41uditService\x12O\n\nListEvents\x12\x1f.watchword.v1.ListEventsRequest\x1a .watchword.v1.ListEventsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,13 +35,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUDITEVENT_DETAILSENTRY']._loaded_options = None
   _globals['_AUDITEVENT_DETAILSENTRY']._serialized_options = b'8\001'
   _globals['_LISTEVENTSREQUEST']._serialized_start=84
-  _globals['_LISTEVENTSREQUEST']._serialized_end=234
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=236
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=323
-  _globals['_AUDITEVENT']._serialized_start=326
-  _globals['_AUDITEVENT']._serialized_end=599
-  _globals['_AUDITEVENT_DETAILSENTRY']._serialized_start=553
-  _globals['_AUDITEVENT_DETAILSENTRY']._serialized_end=599
-  _globals['_AUDITSERVICE']._serialized_start=601
-  _globals['_AUDITSERVICE']._serialized_end=696
+  _globals['_LISTEVENTSREQUEST']._serialized_end=255
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=257
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=344
+  _globals['_AUDITEVENT']._serialized_start=347
+  _globals['_AUDITEVENT']._serialized_end=637
+  _globals['_AUDITEVENT_DETAILSENTRY']._serialized_start=591
+  _globals['_AUDITEVENT_DETAILSENTRY']._serialized_end=637
+  _globals['_AUDITSERVICE']._serialized_start=639
+  _globals['_AUDITSERVICE']._serialized_end=734
 # @@protoc_insertion_point(module_scope)

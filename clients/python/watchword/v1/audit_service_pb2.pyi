@@ -29,15 +29,18 @@ class ListEventsRequest(_message.Message):
     SINCE_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    DENIED_ONLY_FIELD_NUMBER: _builtins.int
     actor: _builtins.str
     """Only this actor's subject; empty: all."""
     token_id: _builtins.str
     """Only events about the token with this id; empty: all."""
     action: _builtins.str
-    """Only this action: `issue`, `revoke`, `register_scopes`, `bootstrap`; empty: all."""
+    """Only this action, `issue` or `revoke` for instance; empty: all."""
     page_size: _builtins.int
     """1 to 1,000; 0 is 100. A page of long entries holds fewer."""
     page_token: _builtins.str
+    denied_only: _builtins.bool
+    """Only what was denied."""
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp:
         """Only events at or after this instant."""
@@ -51,10 +54,11 @@ class ListEventsRequest(_message.Message):
         since: _timestamp_pb2.Timestamp | None = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        denied_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "page_size", b"page_size", "page_token", b"page_token", "since", b"since", "token_id", b"token_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "denied_only", b"denied_only", "page_size", b"page_size", "page_token", b"page_token", "since", b"since", "token_id", b"token_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -118,6 +122,7 @@ class AuditEvent(_message.Message):
     ADDRESS_FIELD_NUMBER: _builtins.int
     TOKEN_ID_FIELD_NUMBER: _builtins.int
     DETAILS_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """A UUID."""
     action: _builtins.str
@@ -129,6 +134,8 @@ class AuditEvent(_message.Message):
     """The caller's network address as the transport gives it."""
     token_id: _builtins.str
     """The token it is about, where it is about one."""
+    outcome: _builtins.str
+    """`allowed`, or the reason for which it was denied, as in the error's `google.rpc.ErrorInfo`."""
     @_builtins.property
     def occurred_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -146,10 +153,11 @@ class AuditEvent(_message.Message):
         address: _builtins.str = ...,
         token_id: _builtins.str = ...,
         details: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        outcome: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["occurred_at", b"occurred_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "actor_token_id", b"actor_token_id", "address", b"address", "details", b"details", "event_id", b"event_id", "occurred_at", b"occurred_at", "token_id", b"token_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "actor_token_id", b"actor_token_id", "address", b"address", "details", b"details", "event_id", b"event_id", "occurred_at", b"occurred_at", "outcome", b"outcome", "token_id", b"token_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class AuditServiceStub(object):
-    """Who did what. Each event is written in the same transaction as what it records.
+    """Who did what, or tried to. What changes something is recorded in the same transaction as the change; what was denied, and
+    what was only looked at, shortly after.
     """
 
     def __init__(self, channel):
@@ -43,7 +44,8 @@ class AuditServiceStub(object):
 
 
 class AuditServiceServicer(object):
-    """Who did what. Each event is written in the same transaction as what it records.
+    """Who did what, or tried to. What changes something is recorded in the same transaction as the change; what was denied, and
+    what was only looked at, shortly after.
     """
 
     def ListEvents(self, request, context):
@@ -72,7 +74,8 @@ def add_AuditServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AuditService(object):
-    """Who did what. Each event is written in the same transaction as what it records.
+    """Who did what, or tried to. What changes something is recorded in the same transaction as the change; what was denied, and
+    what was only looked at, shortly after.
     """
 
     @staticmethod

@@ -27,7 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AuditServiceStub:
-    """Who did what. Each event is written in the same transaction as what it records."""
+    """Who did what, or tried to. What changes something is recorded in the same transaction as the change; what was denied, and
+    what was only looked at, shortly after.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -41,7 +43,9 @@ class AuditServiceStub:
 
 @_typing.type_check_only
 class AuditServiceAsyncStub(AuditServiceStub):
-    """Who did what. Each event is written in the same transaction as what it records."""
+    """Who did what, or tried to. What changes something is recorded in the same transaction as the change; what was denied, and
+    what was only looked at, shortly after.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListEvents: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.ListEventsRequest, _audit_service_pb2.ListEventsResponse]  # type: ignore[assignment]
@@ -51,7 +55,9 @@ class AuditServiceAsyncStub(AuditServiceStub):
     """
 
 class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Who did what. Each event is written in the same transaction as what it records."""
+    """Who did what, or tried to. What changes something is recorded in the same transaction as the change; what was denied, and
+    what was only looked at, shortly after.
+    """
 
     @_abc_1.abstractmethod
     def ListEvents(

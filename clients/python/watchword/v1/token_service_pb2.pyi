@@ -26,6 +26,32 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _TokenKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TokenKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TokenKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TOKEN_KIND_UNSPECIFIED: _TokenKind.ValueType  # 0
+    """A service's token."""
+    TOKEN_KIND_SERVICE: _TokenKind.ValueType  # 1
+    TOKEN_KIND_SESSION: _TokenKind.ValueType  # 2
+    """Ends when it is not used for its idle timeout, and at `expires_at` in any case."""
+    TOKEN_KIND_PERSONAL: _TokenKind.ValueType  # 3
+    """Belongs to its owner, is listed with the owner's tokens, and revoked with them."""
+
+class TokenKind(_TokenKind, metaclass=_TokenKindEnumTypeWrapper):
+    """What a token is for."""
+
+TOKEN_KIND_UNSPECIFIED: TokenKind.ValueType  # 0
+"""A service's token."""
+TOKEN_KIND_SERVICE: TokenKind.ValueType  # 1
+TOKEN_KIND_SESSION: TokenKind.ValueType  # 2
+"""Ends when it is not used for its idle timeout, and at `expires_at` in any case."""
+TOKEN_KIND_PERSONAL: TokenKind.ValueType  # 3
+"""Belongs to its owner, is listed with the owner's tokens, and revoked with them."""
+Global___TokenKind: _TypeAlias = TokenKind  # noqa: Y015
+
 class _TokenState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -88,6 +114,14 @@ class _VerdictReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verdict
     VERDICT_REASON_REVOKED: _VerdictReason.ValueType  # 7
     VERDICT_REASON_AUDIENCE_MISMATCH: _VerdictReason.ValueType  # 8
     """Good, but not for this verifier."""
+    VERDICT_REASON_IDLE: _VerdictReason.ValueType  # 9
+    """A session that was not used for its idle timeout."""
+    VERDICT_REASON_ROTATED: _VerdictReason.ValueType  # 10
+    """Rotated away: its successor has taken its place, and its grace period is over."""
+    VERDICT_REASON_NETWORK_MISMATCH: _VerdictReason.ValueType  # 11
+    """Good, but not from this address."""
+    VERDICT_REASON_CERTIFICATE_MISMATCH: _VerdictReason.ValueType  # 12
+    """Good, but not with this client certificate, or without one."""
 
 class VerdictReason(_VerdictReason, metaclass=_VerdictReasonEnumTypeWrapper):
     """Why a token is, or is not, accepted. For operators, logs and metrics; callers only learn `inactive`."""
@@ -106,6 +140,14 @@ VERDICT_REASON_EXPIRED: VerdictReason.ValueType  # 6
 VERDICT_REASON_REVOKED: VerdictReason.ValueType  # 7
 VERDICT_REASON_AUDIENCE_MISMATCH: VerdictReason.ValueType  # 8
 """Good, but not for this verifier."""
+VERDICT_REASON_IDLE: VerdictReason.ValueType  # 9
+"""A session that was not used for its idle timeout."""
+VERDICT_REASON_ROTATED: VerdictReason.ValueType  # 10
+"""Rotated away: its successor has taken its place, and its grace period is over."""
+VERDICT_REASON_NETWORK_MISMATCH: VerdictReason.ValueType  # 11
+"""Good, but not from this address."""
+VERDICT_REASON_CERTIFICATE_MISMATCH: VerdictReason.ValueType  # 12
+"""Good, but not with this client certificate, or without one."""
 Global___VerdictReason: _TypeAlias = VerdictReason  # noqa: Y015
 
 @_typing.final
@@ -213,6 +255,18 @@ class Token(_message.Message):
     REVOKED_AT_FIELD_NUMBER: _builtins.int
     REVOKE_REASON_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    IDLE_TIMEOUT_FIELD_NUMBER: _builtins.int
+    IDLE_EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    ALLOWED_NETWORKS_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_SHA256_FIELD_NUMBER: _builtins.int
+    TIED_TO_FIELD_NUMBER: _builtins.int
+    LINEAGE_ID_FIELD_NUMBER: _builtins.int
+    PREDECESSOR_ID_FIELD_NUMBER: _builtins.int
+    SUCCESSOR_ID_FIELD_NUMBER: _builtins.int
+    ROTATED_AT_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
     token_id: _builtins.str
     """The public half, 22 characters of base62. Safe to log."""
     subject: _builtins.str
@@ -224,6 +278,21 @@ class Token(_message.Message):
     revoke_reason: _builtins.str
     state: Global___TokenState.ValueType
     """By the database's clock when it was read."""
+    kind: Global___TokenKind.ValueType
+    owner: _builtins.str
+    """The subject that a personal token belongs to; empty for other kinds."""
+    certificate_sha256: _builtins.bytes
+    """The SHA-256 of the client certificate that calls with it have to come with (RFC 8705 `x5t#S256`), 32 bytes; empty:
+    any or none.
+    """
+    tied_to: _builtins.str
+    """The lineage that it dies with, by the id of that lineage's first token; empty: none."""
+    lineage_id: _builtins.str
+    """The first token of its chain of rotations: its own id until it is rotated for the first time."""
+    predecessor_id: _builtins.str
+    """Of which token it is the successor; empty: of none."""
+    successor_id: _builtins.str
+    """Which token succeeded it; empty: none yet."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What it may do, `orders.read` or `orders.*`."""
@@ -248,6 +317,26 @@ class Token(_message.Message):
     def revoked_at(self) -> _timestamp_pb2.Timestamp:
         """Absent while it is not revoked."""
 
+    @_builtins.property
+    def idle_timeout(self) -> _duration_pb2.Duration:
+        """A session ends when it has not been used for so long. Absent for other kinds."""
+
+    @_builtins.property
+    def idle_expires_at(self) -> _timestamp_pb2.Timestamp:
+        """When a session ends unless it is used before; slides with its use. Absent for other kinds."""
+
+    @_builtins.property
+    def allowed_networks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where calls with it may come from, as CIDR prefixes; none: from anywhere."""
+
+    @_builtins.property
+    def rotated_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was rotated; absent while it has no successor."""
+
+    @_builtins.property
+    def usage(self) -> Global___TokenUsage:
+        """Who uses it. Only where it was asked for."""
+
     def __init__(
         self,
         *,
@@ -264,14 +353,106 @@ class Token(_message.Message):
         revoked_at: _timestamp_pb2.Timestamp | None = ...,
         revoke_reason: _builtins.str = ...,
         state: Global___TokenState.ValueType = ...,
+        kind: Global___TokenKind.ValueType = ...,
+        owner: _builtins.str = ...,
+        idle_timeout: _duration_pb2.Duration | None = ...,
+        idle_expires_at: _timestamp_pb2.Timestamp | None = ...,
+        allowed_networks: _abc.Iterable[_builtins.str] | None = ...,
+        certificate_sha256: _builtins.bytes = ...,
+        tied_to: _builtins.str = ...,
+        lineage_id: _builtins.str = ...,
+        predecessor_id: _builtins.str = ...,
+        successor_id: _builtins.str = ...,
+        rotated_at: _timestamp_pb2.Timestamp | None = ...,
+        usage: Global___TokenUsage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at", "revoked_at", b"revoked_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at", "idle_expires_at", b"idle_expires_at", "idle_timeout", b"idle_timeout", "revoked_at", b"revoked_at", "rotated_at", b"rotated_at", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audiences", b"audiences", "created_at", b"created_at", "expires_at", b"expires_at", "grants", b"grants", "issued_by", b"issued_by", "metadata", b"metadata", "name", b"name", "revoke_reason", b"revoke_reason", "revoked_at", b"revoked_at", "scopes", b"scopes", "state", b"state", "subject", b"subject", "token_id", b"token_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_networks", b"allowed_networks", "audiences", b"audiences", "certificate_sha256", b"certificate_sha256", "created_at", b"created_at", "expires_at", b"expires_at", "grants", b"grants", "idle_expires_at", b"idle_expires_at", "idle_timeout", b"idle_timeout", "issued_by", b"issued_by", "kind", b"kind", "lineage_id", b"lineage_id", "metadata", b"metadata", "name", b"name", "owner", b"owner", "predecessor_id", b"predecessor_id", "revoke_reason", b"revoke_reason", "revoked_at", b"revoked_at", "rotated_at", b"rotated_at", "scopes", b"scopes", "state", b"state", "subject", b"subject", "successor_id", b"successor_id", "tied_to", b"tied_to", "token_id", b"token_id", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Token: _TypeAlias = Token  # noqa: Y015
+
+@_typing.final
+class TokenUsage(_message.Message):
+    """Who used a token, as far as it was reported. Behind by up to two of the server's usage intervals (60 s each unless
+    set), never on a check's path, and lost where a process is killed before it told.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LAST_USED_AT_FIELD_NUMBER: _builtins.int
+    USE_COUNT_FIELD_NUMBER: _builtins.int
+    SERVICES_FIELD_NUMBER: _builtins.int
+    UNUSED_SCOPES_FIELD_NUMBER: _builtins.int
+    use_count: _builtins.int
+    @_builtins.property
+    def last_used_at(self) -> _timestamp_pb2.Timestamp:
+        """The latest of all services; absent if it was never seen in use."""
+
+    @_builtins.property
+    def services(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServiceUse]:
+        """One for each verifier that it was used at, the latest first, at most 100."""
+
+    @_builtins.property
+    def unused_scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Those of the token's scopes that no use of it needed so far."""
+
+    def __init__(
+        self,
+        *,
+        last_used_at: _timestamp_pb2.Timestamp | None = ...,
+        use_count: _builtins.int = ...,
+        services: _abc.Iterable[Global___ServiceUse] | None = ...,
+        unused_scopes: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_used_at", b"last_used_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_used_at", b"last_used_at", "services", b"services", "unused_scopes", b"unused_scopes", "use_count", b"use_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenUsage: _TypeAlias = TokenUsage  # noqa: Y015
+
+@_typing.final
+class ServiceUse(_message.Message):
+    """A token's use at one verifier."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVICE_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    LAST_USED_AT_FIELD_NUMBER: _builtins.int
+    USE_COUNT_FIELD_NUMBER: _builtins.int
+    SCOPES_FIELD_NUMBER: _builtins.int
+    service: _builtins.str
+    """The verifier's subject."""
+    address: _builtins.str
+    """Where the last use came from; empty if that is not known."""
+    use_count: _builtins.int
+    @_builtins.property
+    def last_used_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The scopes that its uses needed."""
+
+    def __init__(
+        self,
+        *,
+        service: _builtins.str = ...,
+        address: _builtins.str = ...,
+        last_used_at: _timestamp_pb2.Timestamp | None = ...,
+        use_count: _builtins.int = ...,
+        scopes: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_used_at", b"last_used_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "last_used_at", b"last_used_at", "scopes", b"scopes", "service", b"service", "use_count", b"use_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ServiceUse: _TypeAlias = ServiceUse  # noqa: Y015
 
 @_typing.final
 class IssueRequest(_message.Message):
@@ -305,6 +486,12 @@ class IssueRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    IDLE_TIMEOUT_FIELD_NUMBER: _builtins.int
+    ALLOWED_NETWORKS_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_SHA256_FIELD_NUMBER: _builtins.int
+    TIED_FIELD_NUMBER: _builtins.int
     subject: _builtins.str
     """1 to 255 characters of `A-Z a-z 0-9 . _ : / @ -`, beginning with a letter or digit."""
     name: _builtins.str
@@ -312,6 +499,18 @@ class IssueRequest(_message.Message):
     request_id: _builtins.str
     """Makes a retry safe: up to 128 printable ASCII characters, unique per caller for 24 h. The second call with the same
     one answers ALREADY_EXISTS and names the token, whose secret is gone: revoke that one and issue anew.
+    """
+    kind: Global___TokenKind.ValueType
+    """Absent: a service's token."""
+    owner: _builtins.str
+    """The subject that a personal token belongs to; the caller's grant has to cover it as well as `subject`. Required for
+    personal tokens, and for them only.
+    """
+    certificate_sha256: _builtins.bytes
+    """32 bytes: the SHA-256 of the DER form of the client certificate that calls have to come with. Empty: any or none."""
+    tied: _builtins.bool
+    """The new token dies with the lineage of the calling one: when the latest of its rotations is revoked. It never ends
+    later than the calling token, as that is now.
     """
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -335,6 +534,14 @@ class IssueRequest(_message.Message):
         Scopes, audiences and metadata have at most 12 KiB together: every answer about the token carries them.
         """
 
+    @_builtins.property
+    def idle_timeout(self) -> _duration_pb2.Duration:
+        """Required for sessions, and for them only: at least 1 s, and not longer than the token lives."""
+
+    @_builtins.property
+    def allowed_networks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Up to 32 CIDR prefixes (IPv4 or IPv6) without host bits: `10.1.0.0/16`, `2001:db8::/32`. None: from anywhere."""
+
     def __init__(
         self,
         *,
@@ -346,10 +553,16 @@ class IssueRequest(_message.Message):
         name: _builtins.str = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         request_id: _builtins.str = ...,
+        kind: Global___TokenKind.ValueType = ...,
+        owner: _builtins.str = ...,
+        idle_timeout: _duration_pb2.Duration | None = ...,
+        allowed_networks: _abc.Iterable[_builtins.str] | None = ...,
+        certificate_sha256: _builtins.bytes = ...,
+        tied: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["idle_timeout", b"idle_timeout", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audiences", b"audiences", "grants", b"grants", "metadata", b"metadata", "name", b"name", "request_id", b"request_id", "scopes", b"scopes", "subject", b"subject", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_networks", b"allowed_networks", "audiences", b"audiences", "certificate_sha256", b"certificate_sha256", "grants", b"grants", "idle_timeout", b"idle_timeout", "kind", b"kind", "metadata", b"metadata", "name", b"name", "owner", b"owner", "request_id", b"request_id", "scopes", b"scopes", "subject", b"subject", "tied", b"tied", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -387,12 +600,22 @@ class ValidateRequest(_message.Message):
     REQUIRED_SCOPES_FIELD_NUMBER: _builtins.int
     CLIENT_IP_FIELD_NUMBER: _builtins.int
     CERTIFICATE_SHA256_FIELD_NUMBER: _builtins.int
+    ENFORCES_BINDINGS_FIELD_NUMBER: _builtins.int
+    RECHECK_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     """The bearer token as received, without the scheme."""
     client_ip: _builtins.str
-    """The address of the caller being checked, for tokens bound to networks. Kept for what comes; not judged yet."""
+    """The address of the caller being checked, for tokens that are bound to networks, and to tell where a token is used.
+    An IPv4 or IPv6 address without port; empty: not known. Anything else counts as not known.
+    """
     certificate_sha256: _builtins.bytes
-    """SHA-256 of the client certificate of the caller being checked (RFC 8705). Kept for what comes; not judged yet."""
+    """SHA-256 of the client certificate of the caller being checked (RFC 8705), 32 bytes. Empty: it has none."""
+    enforces_bindings: _builtins.bool
+    """The verifier compares address and certificate itself, with each call. Without this a bound token is judged by the
+    two fields above, and is inactive where they do not match.
+    """
+    recheck: _builtins.bool
+    """The verifier looks again at a token that it has seen before, without a call: this is no use of the token."""
     @_builtins.property
     def required_scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Scopes the call needs, all of them. None has a wildcard."""
@@ -404,10 +627,12 @@ class ValidateRequest(_message.Message):
         required_scopes: _abc.Iterable[_builtins.str] | None = ...,
         client_ip: _builtins.str = ...,
         certificate_sha256: _builtins.bytes = ...,
+        enforces_bindings: _builtins.bool = ...,
+        recheck: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_sha256", b"certificate_sha256", "client_ip", b"client_ip", "required_scopes", b"required_scopes", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_sha256", b"certificate_sha256", "client_ip", b"client_ip", "enforces_bindings", b"enforces_bindings", "recheck", b"recheck", "required_scopes", b"required_scopes", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -487,6 +712,7 @@ class ActiveToken(_message.Message):
     AUDIENCES_FIELD_NUMBER: _builtins.int
     REMAINING_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
+    BINDINGS_FIELD_NUMBER: _builtins.int
     token_id: _builtins.str
     subject: _builtins.str
     @_builtins.property
@@ -499,6 +725,10 @@ class ActiveToken(_message.Message):
 
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def bindings(self) -> Global___TokenBindings:
+        """Present for a token that is bound, to verifiers that enforce bindings: they admit no call that does not match."""
+
     def __init__(
         self,
         *,
@@ -508,14 +738,43 @@ class ActiveToken(_message.Message):
         audiences: _abc.Iterable[_builtins.str] | None = ...,
         remaining: _duration_pb2.Duration | None = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        bindings: Global___TokenBindings | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["remaining", b"remaining"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["bindings", b"bindings", "remaining", b"remaining"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audiences", b"audiences", "metadata", b"metadata", "remaining", b"remaining", "scopes", b"scopes", "subject", b"subject", "token_id", b"token_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audiences", b"audiences", "bindings", b"bindings", "metadata", b"metadata", "remaining", b"remaining", "scopes", b"scopes", "subject", b"subject", "token_id", b"token_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ActiveToken: _TypeAlias = ActiveToken  # noqa: Y015
+
+@_typing.final
+class TokenBindings(_message.Message):
+    """What calls with a bound token have to match: all that is given."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ALLOWED_NETWORKS_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_SHA256_FIELD_NUMBER: _builtins.int
+    certificate_sha256: _builtins.bytes
+    """The SHA-256 of the certificate that the caller's connection was made with; empty: any or none."""
+    @_builtins.property
+    def allowed_networks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """CIDR prefixes, one of which has to hold the caller's address; none: from anywhere."""
+
+    def __init__(
+        self,
+        *,
+        allowed_networks: _abc.Iterable[_builtins.str] | None = ...,
+        certificate_sha256: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_networks", b"allowed_networks", "certificate_sha256", b"certificate_sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenBindings: _TypeAlias = TokenBindings  # noqa: Y015
 
 @_typing.final
 class InsufficientToken(_message.Message):
@@ -618,22 +877,30 @@ class RevokeRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     CASCADE_FIELD_NUMBER: _builtins.int
     NO_WAIT_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     """The whole token."""
     token_id: _builtins.str
     """Its public half."""
     subject: _builtins.str
-    """Every token of this subject whose Issue had returned before this call was made."""
+    """Every token of this subject, or owned by it, whose Issue had returned before this call was made."""
     issued_by: _builtins.str
     """Every token issued by the token with this id."""
     reason: _builtins.str
     """Why, for the audit log: up to 255 characters. `LEAKED`, `ROTATED` and `RETIRED` are conventions."""
     cascade: _builtins.bool
-    """Also everything these tokens issued, and what those issued, to the leaves."""
+    """Also everything these tokens issued, their successors by rotation, and what those issued, to the leaves. (Tokens that
+    are tied to a lineage end with it in any case.)
+    """
     no_wait: _builtins.bool
     """By default the call waits until nothing in the fleet accepts the tokens any more. With this it returns once the
     revocation is durable.
     """
+    dry_run: _builtins.bool
+    """Ends nothing, and answers with what it would end."""
+    force: _builtins.bool
+    """Also if no administrator is left afterwards: FAILED_PRECONDITION `LAST_ADMINISTRATOR` without this."""
     @_builtins.property
     def all(self) -> Global___RevokeAll:
         """Every token there is, save the calling one: for the day after a break-in."""
@@ -649,10 +916,12 @@ class RevokeRequest(_message.Message):
         reason: _builtins.str = ...,
         cascade: _builtins.bool = ...,
         no_wait: _builtins.bool = ...,
+        dry_run: _builtins.bool = ...,
+        force: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "issued_by", b"issued_by", "subject", b"subject", "target", b"target", "token", b"token", "token_id", b"token_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "cascade", b"cascade", "issued_by", b"issued_by", "no_wait", b"no_wait", "reason", b"reason", "subject", b"subject", "target", b"target", "token", b"token", "token_id", b"token_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "cascade", b"cascade", "dry_run", b"dry_run", "force", b"force", "issued_by", b"issued_by", "no_wait", b"no_wait", "reason", b"reason", "subject", b"subject", "target", b"target", "token", b"token", "token_id", b"token_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["token", "token_id", "subject", "issued_by", "all"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
@@ -695,6 +964,8 @@ class RevokeResponse(_message.Message):
     OUT_OF_REACH_COUNT_FIELD_NUMBER: _builtins.int
     REPLICAS_COUNT_FIELD_NUMBER: _builtins.int
     VERIFIERS_COUNT_FIELD_NUMBER: _builtins.int
+    WOULD_REVOKE_FIELD_NUMBER: _builtins.int
+    LIVE_SUCCESSOR_ID_FIELD_NUMBER: _builtins.int
     revoked_count: _builtins.int
     """Tokens that were live (or expired but never revoked) and are now revoked."""
     propagation: Global___Propagation.ValueType
@@ -704,11 +975,17 @@ class RevokeResponse(_message.Message):
     """Server processes that have applied it, or are gone."""
     verifiers_count: _builtins.int
     """Verifiers attached to those, about: as their replicas last reported."""
+    live_successor_id: _builtins.str
+    """The live successor of the one token that was named, if there is one and it was left alone."""
     @_builtins.property
     def position(self) -> Global___Position: ...
     @_builtins.property
     def effective_in(self) -> _duration_pb2.Duration:
         """With PENDING: no longer than this from now until nothing accepts them."""
+
+    @_builtins.property
+    def would_revoke(self) -> _containers.RepeatedCompositeFieldContainer[Global___Token]:
+        """With `dry_run`: the tokens it would end, at most 1,000 of them; `revoked_count` counts all."""
 
     def __init__(
         self,
@@ -720,10 +997,12 @@ class RevokeResponse(_message.Message):
         out_of_reach_count: _builtins.int = ...,
         replicas_count: _builtins.int = ...,
         verifiers_count: _builtins.int = ...,
+        would_revoke: _abc.Iterable[Global___Token] | None = ...,
+        live_successor_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["effective_in", b"effective_in", "position", b"position"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_in", b"effective_in", "out_of_reach_count", b"out_of_reach_count", "position", b"position", "propagation", b"propagation", "replicas_count", b"replicas_count", "revoked_count", b"revoked_count", "verifiers_count", b"verifiers_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_in", b"effective_in", "live_successor_id", b"live_successor_id", "out_of_reach_count", b"out_of_reach_count", "position", b"position", "propagation", b"propagation", "replicas_count", b"replicas_count", "revoked_count", b"revoked_count", "verifiers_count", b"verifiers_count", "would_revoke", b"would_revoke"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -832,10 +1111,15 @@ class GetTokenRequest(_message.Message):
     TOKEN_ID_FIELD_NUMBER: _builtins.int
     AS_VERIFIER_FIELD_NUMBER: _builtins.int
     REQUIRED_SCOPES_FIELD_NUMBER: _builtins.int
+    CLIENT_IP_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_SHA256_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     token_id: _builtins.str
     as_verifier: _builtins.str
     """A verifier's subject: also say what Validate would tell it, and why."""
+    client_ip: _builtins.str
+    """With `as_verifier`: where the call would come from, and the SHA-256 of its client certificate."""
+    certificate_sha256: _builtins.bytes
     @_builtins.property
     def required_scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """With `as_verifier`: the scopes the call would need."""
@@ -847,10 +1131,12 @@ class GetTokenRequest(_message.Message):
         token_id: _builtins.str = ...,
         as_verifier: _builtins.str = ...,
         required_scopes: _abc.Iterable[_builtins.str] | None = ...,
+        client_ip: _builtins.str = ...,
+        certificate_sha256: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["target", b"target", "token", b"token", "token_id", b"token_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_verifier", b"as_verifier", "required_scopes", b"required_scopes", "target", b"target", "token", b"token", "token_id", b"token_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_verifier", b"as_verifier", "certificate_sha256", b"certificate_sha256", "client_ip", b"client_ip", "required_scopes", b"required_scopes", "target", b"target", "token", b"token", "token_id", b"token_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["token", "token_id"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
@@ -920,6 +1206,11 @@ class ListTokensRequest(_message.Message):
     INCLUDE_INACTIVE_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    UNUSED_FOR_FIELD_NUMBER: _builtins.int
+    EXPIRING_WITHIN_FIELD_NUMBER: _builtins.int
+    WITH_USAGE_FIELD_NUMBER: _builtins.int
     subject: _builtins.str
     """Only this subject's; empty: all."""
     issued_by: _builtins.str
@@ -929,6 +1220,20 @@ class ListTokensRequest(_message.Message):
     page_size: _builtins.int
     """1 to 1,000; 0 is 100. A page of long entries holds fewer."""
     page_token: _builtins.str
+    owner: _builtins.str
+    """Only personal tokens of this owner; empty: all."""
+    kind: Global___TokenKind.ValueType
+    """Only this kind; unspecified: all."""
+    with_usage: _builtins.bool
+    """With each token who uses it."""
+    @_builtins.property
+    def unused_for(self) -> _duration_pb2.Duration:
+        """Only those that were not used for so long, nor issued within it."""
+
+    @_builtins.property
+    def expiring_within(self) -> _duration_pb2.Duration:
+        """Only those that end within so long."""
+
     def __init__(
         self,
         *,
@@ -937,10 +1242,15 @@ class ListTokensRequest(_message.Message):
         include_inactive: _builtins.bool = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        owner: _builtins.str = ...,
+        kind: Global___TokenKind.ValueType = ...,
+        unused_for: _duration_pb2.Duration | None = ...,
+        expiring_within: _duration_pb2.Duration | None = ...,
+        with_usage: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expiring_within", b"expiring_within", "unused_for", b"unused_for"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_inactive", b"include_inactive", "issued_by", b"issued_by", "page_size", b"page_size", "page_token", b"page_token", "subject", b"subject"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expiring_within", b"expiring_within", "include_inactive", b"include_inactive", "issued_by", b"issued_by", "kind", b"kind", "owner", b"owner", "page_size", b"page_size", "page_token", b"page_token", "subject", b"subject", "unused_for", b"unused_for", "with_usage", b"with_usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -969,6 +1279,199 @@ class ListTokensResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListTokensResponse: _TypeAlias = ListTokensResponse  # noqa: Y015
+
+@_typing.final
+class RotateRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_ID_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    GRACE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    token_id: _builtins.str
+    """Which token, by its public half; empty: the calling one."""
+    request_id: _builtins.str
+    """Makes a retry safe: as in Issue. A second call with the same one, by the same caller for the same token, within 24 h,
+    ends the successor whose secret was lost on the way and makes another.
+    """
+    @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """How long the successor lives. Absent: as long as the rotated token was made to live. Not longer than that; a
+        session's successor, and a tied token's, never ends later than the one it succeeds, or than what it is tied to.
+        """
+
+    @_builtins.property
+    def grace(self) -> _duration_pb2.Duration:
+        """How long the rotated token lives on, at most the server's maximum (7 days unless set). Absent: the server's default
+        (1 hour unless set). 0 ends it now, and waits as Revoke does.
+        """
+
+    def __init__(
+        self,
+        *,
+        token_id: _builtins.str = ...,
+        ttl: _duration_pb2.Duration | None = ...,
+        grace: _duration_pb2.Duration | None = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["grace", b"grace", "ttl", b"ttl"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["grace", b"grace", "request_id", b"request_id", "token_id", b"token_id", "ttl", b"ttl"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateRequest: _TypeAlias = RotateRequest  # noqa: Y015
+
+@_typing.final
+class RotateResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SECRET_FIELD_NUMBER: _builtins.int
+    TOKEN_FIELD_NUMBER: _builtins.int
+    ROTATED_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    PROPAGATION_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_IN_FIELD_NUMBER: _builtins.int
+    secret: _builtins.str
+    """The whole new token. Shown this once."""
+    propagation: Global___Propagation.ValueType
+    """Whether every verifier knows of the rotated token's new end."""
+    @_builtins.property
+    def token(self) -> Global___Token: ...
+    @_builtins.property
+    def rotated(self) -> Global___Token:
+        """The rotated token, with its new end and who still uses it."""
+
+    @_builtins.property
+    def position(self) -> Global___Position: ...
+    @_builtins.property
+    def effective_in(self) -> _duration_pb2.Duration: ...
+    def __init__(
+        self,
+        *,
+        secret: _builtins.str = ...,
+        token: Global___Token | None = ...,
+        rotated: Global___Token | None = ...,
+        position: Global___Position | None = ...,
+        propagation: Global___Propagation.ValueType = ...,
+        effective_in: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effective_in", b"effective_in", "position", b"position", "rotated", b"rotated", "token", b"token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_in", b"effective_in", "position", b"position", "propagation", b"propagation", "rotated", b"rotated", "secret", b"secret", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RotateResponse: _TypeAlias = RotateResponse  # noqa: Y015
+
+@_typing.final
+class NarrowRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_ID_FIELD_NUMBER: _builtins.int
+    REMOVE_SCOPES_FIELD_NUMBER: _builtins.int
+    TTL_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    NO_WAIT_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    token_id: _builtins.str
+    reason: _builtins.str
+    """Why, for the audit log: up to 255 characters."""
+    no_wait: _builtins.bool
+    """As for Revoke."""
+    force: _builtins.bool
+    """As for Revoke."""
+    @_builtins.property
+    def remove_scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Scopes to take away, each exactly as the token holds it."""
+
+    @_builtins.property
+    def ttl(self) -> _duration_pb2.Duration:
+        """How long it is to live from now, by the database's clock: not longer than it would have. Absent: as before."""
+
+    def __init__(
+        self,
+        *,
+        token_id: _builtins.str = ...,
+        remove_scopes: _abc.Iterable[_builtins.str] | None = ...,
+        ttl: _duration_pb2.Duration | None = ...,
+        reason: _builtins.str = ...,
+        no_wait: _builtins.bool = ...,
+        force: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ttl", b"ttl"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["force", b"force", "no_wait", b"no_wait", "reason", b"reason", "remove_scopes", b"remove_scopes", "token_id", b"token_id", "ttl", b"ttl"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NarrowRequest: _TypeAlias = NarrowRequest  # noqa: Y015
+
+@_typing.final
+class NarrowResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    PROPAGATION_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_IN_FIELD_NUMBER: _builtins.int
+    propagation: Global___Propagation.ValueType
+    @_builtins.property
+    def token(self) -> Global___Token: ...
+    @_builtins.property
+    def position(self) -> Global___Position: ...
+    @_builtins.property
+    def effective_in(self) -> _duration_pb2.Duration: ...
+    def __init__(
+        self,
+        *,
+        token: Global___Token | None = ...,
+        position: Global___Position | None = ...,
+        propagation: Global___Propagation.ValueType = ...,
+        effective_in: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effective_in", b"effective_in", "position", b"position", "token", b"token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_in", b"effective_in", "position", b"position", "propagation", b"propagation", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NarrowResponse: _TypeAlias = NarrowResponse  # noqa: Y015
+
+@_typing.final
+class WhoAmIRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WhoAmIRequest: _TypeAlias = WhoAmIRequest  # noqa: Y015
+
+@_typing.final
+class WhoAmIResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def token(self) -> Global___Token: ...
+    def __init__(
+        self,
+        *,
+        token: Global___Token | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["token", b"token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WhoAmIResponse: _TypeAlias = WhoAmIResponse  # noqa: Y015
 
 @_typing.final
 class RegisterScopesRequest(_message.Message):

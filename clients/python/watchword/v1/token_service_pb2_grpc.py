@@ -70,6 +70,21 @@ class TokenServiceStub(object):
                 request_serializer=watchword_dot_v1_dot_token__service__pb2.ListTokensRequest.SerializeToString,
                 response_deserializer=watchword_dot_v1_dot_token__service__pb2.ListTokensResponse.FromString,
                 _registered_method=True)
+        self.Rotate = channel.unary_unary(
+                '/watchword.v1.TokenService/Rotate',
+                request_serializer=watchword_dot_v1_dot_token__service__pb2.RotateRequest.SerializeToString,
+                response_deserializer=watchword_dot_v1_dot_token__service__pb2.RotateResponse.FromString,
+                _registered_method=True)
+        self.Narrow = channel.unary_unary(
+                '/watchword.v1.TokenService/Narrow',
+                request_serializer=watchword_dot_v1_dot_token__service__pb2.NarrowRequest.SerializeToString,
+                response_deserializer=watchword_dot_v1_dot_token__service__pb2.NarrowResponse.FromString,
+                _registered_method=True)
+        self.WhoAmI = channel.unary_unary(
+                '/watchword.v1.TokenService/WhoAmI',
+                request_serializer=watchword_dot_v1_dot_token__service__pb2.WhoAmIRequest.SerializeToString,
+                response_deserializer=watchword_dot_v1_dot_token__service__pb2.WhoAmIResponse.FromString,
+                _registered_method=True)
         self.RegisterScopes = channel.unary_unary(
                 '/watchword.v1.TokenService/RegisterScopes',
                 request_serializer=watchword_dot_v1_dot_token__service__pb2.RegisterScopesRequest.SerializeToString,
@@ -87,7 +102,8 @@ class TokenServiceServicer(object):
         Needs `watchword.issue` and one grant that covers everything asked for: nobody gives what they do not hold.
 
         Errors: INVALID_ARGUMENT names each field that is wrong (an unknown scope comes with the nearest known one);
-        PERMISSION_DENIED `GRANT_MISSING` if no single grant covers the request; ALREADY_EXISTS `REQUEST_ID_USED` if
+        PERMISSION_DENIED `GRANT_MISSING` if no single grant covers the request, `SUBJECT_BLOCKED` if nothing may be issued for
+        the subject or owner; RESOURCE_EXHAUSTED `RATE_LIMITED` beyond the rate of the caller; ALREADY_EXISTS `REQUEST_ID_USED` if
         `request_id` was used before by this caller, with `token_id` in the error's metadata.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -150,6 +166,39 @@ class TokenServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Rotate(self, request, context):
+        """Makes a successor with the same rights, and ends the rotated token after a grace period, or earlier, once the
+        successor is in use and the rotated one has been silent for a while. The secret is in this reply and nowhere else.
+
+        A token rotates itself with no scope at all (it has to name the audience `watchword`, as for every call). Another
+        one's needs `watchword.issue` and a grant that covers all its rights.
+
+        Errors: ALREADY_EXISTS `TOKEN_ROTATED` if it has a successor already, with `token_id` of that one in the error's
+        metadata: of two at once, one wins; FAILED_PRECONDITION `TOKEN_NOT_LIVE` for one that is revoked or expired;
+        PERMISSION_DENIED `SUBJECT_BLOCKED`; INVALID_ARGUMENT names each field that is wrong.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Narrow(self, request, context):
+        """Takes rights from a token, or shortens its life: what it gives up is gone everywhere once this is COMPLETE.
+
+        Needs `watchword.revoke`, and the token must lie within one of the caller's grants.
+        Errors: NOT_FOUND `TOKEN_NOT_FOUND`; FAILED_PRECONDITION `TOKEN_NOT_LIVE`; INVALID_ARGUMENT names a scope that it does
+        not hold, or an end later than the one it has; FAILED_PRECONDITION `LAST_ADMINISTRATOR` as for Revoke.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WhoAmI(self, request, context):
+        """The calling token's own record and use. Needs no scope.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RegisterScopes(self, request, context):
         """Adds scopes to the catalogue, owned by the caller's subject. The first owner keeps a name; registering one's own
         again updates its description.
@@ -198,6 +247,21 @@ def add_TokenServiceServicer_to_server(servicer, server):
                     servicer.ListTokens,
                     request_deserializer=watchword_dot_v1_dot_token__service__pb2.ListTokensRequest.FromString,
                     response_serializer=watchword_dot_v1_dot_token__service__pb2.ListTokensResponse.SerializeToString,
+            ),
+            'Rotate': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rotate,
+                    request_deserializer=watchword_dot_v1_dot_token__service__pb2.RotateRequest.FromString,
+                    response_serializer=watchword_dot_v1_dot_token__service__pb2.RotateResponse.SerializeToString,
+            ),
+            'Narrow': grpc.unary_unary_rpc_method_handler(
+                    servicer.Narrow,
+                    request_deserializer=watchword_dot_v1_dot_token__service__pb2.NarrowRequest.FromString,
+                    response_serializer=watchword_dot_v1_dot_token__service__pb2.NarrowResponse.SerializeToString,
+            ),
+            'WhoAmI': grpc.unary_unary_rpc_method_handler(
+                    servicer.WhoAmI,
+                    request_deserializer=watchword_dot_v1_dot_token__service__pb2.WhoAmIRequest.FromString,
+                    response_serializer=watchword_dot_v1_dot_token__service__pb2.WhoAmIResponse.SerializeToString,
             ),
             'RegisterScopes': grpc.unary_unary_rpc_method_handler(
                     servicer.RegisterScopes,
@@ -395,6 +459,87 @@ class TokenService(object):
             '/watchword.v1.TokenService/ListTokens',
             watchword_dot_v1_dot_token__service__pb2.ListTokensRequest.SerializeToString,
             watchword_dot_v1_dot_token__service__pb2.ListTokensResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rotate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/watchword.v1.TokenService/Rotate',
+            watchword_dot_v1_dot_token__service__pb2.RotateRequest.SerializeToString,
+            watchword_dot_v1_dot_token__service__pb2.RotateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Narrow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/watchword.v1.TokenService/Narrow',
+            watchword_dot_v1_dot_token__service__pb2.NarrowRequest.SerializeToString,
+            watchword_dot_v1_dot_token__service__pb2.NarrowResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WhoAmI(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/watchword.v1.TokenService/WhoAmI',
+            watchword_dot_v1_dot_token__service__pb2.WhoAmIRequest.SerializeToString,
+            watchword_dot_v1_dot_token__service__pb2.WhoAmIResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -44,7 +44,8 @@ class TokenServiceStub:
     Needs `watchword.issue` and one grant that covers everything asked for: nobody gives what they do not hold.
 
     Errors: INVALID_ARGUMENT names each field that is wrong (an unknown scope comes with the nearest known one);
-    PERMISSION_DENIED `GRANT_MISSING` if no single grant covers the request; ALREADY_EXISTS `REQUEST_ID_USED` if
+    PERMISSION_DENIED `GRANT_MISSING` if no single grant covers the request, `SUBJECT_BLOCKED` if nothing may be issued for
+    the subject or owner; RESOURCE_EXHAUSTED `RATE_LIMITED` beyond the rate of the caller; ALREADY_EXISTS `REQUEST_ID_USED` if
     `request_id` was used before by this caller, with `token_id` in the error's metadata.
     """
     Validate: _grpc.UnaryUnaryMultiCallable[_token_service_pb2.ValidateRequest, _token_service_pb2.ValidateResponse]
@@ -79,6 +80,26 @@ class TokenServiceStub:
 
     Needs `watchword.read`.
     """
+    Rotate: _grpc.UnaryUnaryMultiCallable[_token_service_pb2.RotateRequest, _token_service_pb2.RotateResponse]
+    """Makes a successor with the same rights, and ends the rotated token after a grace period, or earlier, once the
+    successor is in use and the rotated one has been silent for a while. The secret is in this reply and nowhere else.
+
+    A token rotates itself with no scope at all (it has to name the audience `watchword`, as for every call). Another
+    one's needs `watchword.issue` and a grant that covers all its rights.
+
+    Errors: ALREADY_EXISTS `TOKEN_ROTATED` if it has a successor already, with `token_id` of that one in the error's
+    metadata: of two at once, one wins; FAILED_PRECONDITION `TOKEN_NOT_LIVE` for one that is revoked or expired;
+    PERMISSION_DENIED `SUBJECT_BLOCKED`; INVALID_ARGUMENT names each field that is wrong.
+    """
+    Narrow: _grpc.UnaryUnaryMultiCallable[_token_service_pb2.NarrowRequest, _token_service_pb2.NarrowResponse]
+    """Takes rights from a token, or shortens its life: what it gives up is gone everywhere once this is COMPLETE.
+
+    Needs `watchword.revoke`, and the token must lie within one of the caller's grants.
+    Errors: NOT_FOUND `TOKEN_NOT_FOUND`; FAILED_PRECONDITION `TOKEN_NOT_LIVE`; INVALID_ARGUMENT names a scope that it does
+    not hold, or an end later than the one it has; FAILED_PRECONDITION `LAST_ADMINISTRATOR` as for Revoke.
+    """
+    WhoAmI: _grpc.UnaryUnaryMultiCallable[_token_service_pb2.WhoAmIRequest, _token_service_pb2.WhoAmIResponse]
+    """The calling token's own record and use. Needs no scope."""
     RegisterScopes: _grpc.UnaryUnaryMultiCallable[_token_service_pb2.RegisterScopesRequest, _token_service_pb2.RegisterScopesResponse]
     """Adds scopes to the catalogue, owned by the caller's subject. The first owner keeps a name; registering one's own
     again updates its description.
@@ -98,7 +119,8 @@ class TokenServiceAsyncStub(TokenServiceStub):
     Needs `watchword.issue` and one grant that covers everything asked for: nobody gives what they do not hold.
 
     Errors: INVALID_ARGUMENT names each field that is wrong (an unknown scope comes with the nearest known one);
-    PERMISSION_DENIED `GRANT_MISSING` if no single grant covers the request; ALREADY_EXISTS `REQUEST_ID_USED` if
+    PERMISSION_DENIED `GRANT_MISSING` if no single grant covers the request, `SUBJECT_BLOCKED` if nothing may be issued for
+    the subject or owner; RESOURCE_EXHAUSTED `RATE_LIMITED` beyond the rate of the caller; ALREADY_EXISTS `REQUEST_ID_USED` if
     `request_id` was used before by this caller, with `token_id` in the error's metadata.
     """
     Validate: _aio.UnaryUnaryMultiCallable[_token_service_pb2.ValidateRequest, _token_service_pb2.ValidateResponse]  # type: ignore[assignment]
@@ -133,6 +155,26 @@ class TokenServiceAsyncStub(TokenServiceStub):
 
     Needs `watchword.read`.
     """
+    Rotate: _aio.UnaryUnaryMultiCallable[_token_service_pb2.RotateRequest, _token_service_pb2.RotateResponse]  # type: ignore[assignment]
+    """Makes a successor with the same rights, and ends the rotated token after a grace period, or earlier, once the
+    successor is in use and the rotated one has been silent for a while. The secret is in this reply and nowhere else.
+
+    A token rotates itself with no scope at all (it has to name the audience `watchword`, as for every call). Another
+    one's needs `watchword.issue` and a grant that covers all its rights.
+
+    Errors: ALREADY_EXISTS `TOKEN_ROTATED` if it has a successor already, with `token_id` of that one in the error's
+    metadata: of two at once, one wins; FAILED_PRECONDITION `TOKEN_NOT_LIVE` for one that is revoked or expired;
+    PERMISSION_DENIED `SUBJECT_BLOCKED`; INVALID_ARGUMENT names each field that is wrong.
+    """
+    Narrow: _aio.UnaryUnaryMultiCallable[_token_service_pb2.NarrowRequest, _token_service_pb2.NarrowResponse]  # type: ignore[assignment]
+    """Takes rights from a token, or shortens its life: what it gives up is gone everywhere once this is COMPLETE.
+
+    Needs `watchword.revoke`, and the token must lie within one of the caller's grants.
+    Errors: NOT_FOUND `TOKEN_NOT_FOUND`; FAILED_PRECONDITION `TOKEN_NOT_LIVE`; INVALID_ARGUMENT names a scope that it does
+    not hold, or an end later than the one it has; FAILED_PRECONDITION `LAST_ADMINISTRATOR` as for Revoke.
+    """
+    WhoAmI: _aio.UnaryUnaryMultiCallable[_token_service_pb2.WhoAmIRequest, _token_service_pb2.WhoAmIResponse]  # type: ignore[assignment]
+    """The calling token's own record and use. Needs no scope."""
     RegisterScopes: _aio.UnaryUnaryMultiCallable[_token_service_pb2.RegisterScopesRequest, _token_service_pb2.RegisterScopesResponse]  # type: ignore[assignment]
     """Adds scopes to the catalogue, owned by the caller's subject. The first owner keeps a name; registering one's own
     again updates its description.
@@ -155,7 +197,8 @@ class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
         Needs `watchword.issue` and one grant that covers everything asked for: nobody gives what they do not hold.
 
         Errors: INVALID_ARGUMENT names each field that is wrong (an unknown scope comes with the nearest known one);
-        PERMISSION_DENIED `GRANT_MISSING` if no single grant covers the request; ALREADY_EXISTS `REQUEST_ID_USED` if
+        PERMISSION_DENIED `GRANT_MISSING` if no single grant covers the request, `SUBJECT_BLOCKED` if nothing may be issued for
+        the subject or owner; RESOURCE_EXHAUSTED `RATE_LIMITED` beyond the rate of the caller; ALREADY_EXISTS `REQUEST_ID_USED` if
         `request_id` was used before by this caller, with `token_id` in the error's metadata.
         """
 
@@ -226,6 +269,44 @@ class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Needs `watchword.read`.
         """
+
+    @_abc_1.abstractmethod
+    def Rotate(
+        self,
+        request: _token_service_pb2.RotateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_token_service_pb2.RotateResponse, _abc.Awaitable[_token_service_pb2.RotateResponse]]:
+        """Makes a successor with the same rights, and ends the rotated token after a grace period, or earlier, once the
+        successor is in use and the rotated one has been silent for a while. The secret is in this reply and nowhere else.
+
+        A token rotates itself with no scope at all (it has to name the audience `watchword`, as for every call). Another
+        one's needs `watchword.issue` and a grant that covers all its rights.
+
+        Errors: ALREADY_EXISTS `TOKEN_ROTATED` if it has a successor already, with `token_id` of that one in the error's
+        metadata: of two at once, one wins; FAILED_PRECONDITION `TOKEN_NOT_LIVE` for one that is revoked or expired;
+        PERMISSION_DENIED `SUBJECT_BLOCKED`; INVALID_ARGUMENT names each field that is wrong.
+        """
+
+    @_abc_1.abstractmethod
+    def Narrow(
+        self,
+        request: _token_service_pb2.NarrowRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_token_service_pb2.NarrowResponse, _abc.Awaitable[_token_service_pb2.NarrowResponse]]:
+        """Takes rights from a token, or shortens its life: what it gives up is gone everywhere once this is COMPLETE.
+
+        Needs `watchword.revoke`, and the token must lie within one of the caller's grants.
+        Errors: NOT_FOUND `TOKEN_NOT_FOUND`; FAILED_PRECONDITION `TOKEN_NOT_LIVE`; INVALID_ARGUMENT names a scope that it does
+        not hold, or an end later than the one it has; FAILED_PRECONDITION `LAST_ADMINISTRATOR` as for Revoke.
+        """
+
+    @_abc_1.abstractmethod
+    def WhoAmI(
+        self,
+        request: _token_service_pb2.WhoAmIRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_token_service_pb2.WhoAmIResponse, _abc.Awaitable[_token_service_pb2.WhoAmIResponse]]:
+        """The calling token's own record and use. Needs no scope."""
 
     @_abc_1.abstractmethod
     def RegisterScopes(

@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from watchword.v1 import token_service_pb2 as watchword_dot_v1_dot_token__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#watchword/v1/verifier_service.proto\x12\x0cwatchword.v1\x1a\x1egoogle/protobuf/duration.proto\x1a watchword/v1/token_service.proto\"\xc7\x01\n\x0cWatchRequest\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x13.watchword.v1.HelloH\x00\x12$\n\x05renew\x18\x02 \x01(\x0b\x32\x13.watchword.v1.RenewH\x00\x12\x30\n\x0b\x61\x63knowledge\x18\x03 \x01(\x0b\x32\x19.watchword.v1.AcknowledgeH\x00\x12(\n\x07release\x18\x04 \x01(\x0b\x32\x15.watchword.v1.ReleaseH\x00\x42\t\n\x07messageJ\x04\x08\x05\x10\x10\"\xe3\x01\n\rWatchResponse\x12(\n\x07welcome\x18\x01 \x01(\x0b\x32\x15.watchword.v1.WelcomeH\x00\x12(\n\x07\x63hanges\x18\x02 \x01(\x0b\x32\x15.watchword.v1.ChangesH\x00\x12)\n\x05grant\x18\x03 \x01(\x0b\x32\x18.watchword.v1.LeaseGrantH\x00\x12$\n\x05reset\x18\x04 \x01(\x0b\x32\x13.watchword.v1.ResetH\x00\x12\"\n\x04move\x18\x05 \x01(\x0b\x32\x12.watchword.v1.MoveH\x00\x42\t\n\x07message\"\xa5\x01\n\x05Hello\x12\x14\n\x0cverifier_key\x18\x01 \x01(\x0c\x12+\n\x0bresume_from\x18\x02 \x01(\x0b\x32\x16.watchword.v1.Position\x12(\n\x05lease\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x10\n\x08instance\x18\x05 \x01(\t\x12\x0f\n\x07library\x18\x06 \x01(\t\"?\n\x05Renew\x12\r\n\x05nonce\x18\x01 \x01(\x04\x12\'\n\x07\x61pplied\x18\x02 \x01(\x0b\x32\x16.watchword.v1.Position\"6\n\x0b\x41\x63knowledge\x12\'\n\x07\x61pplied\x18\x01 \x01(\x0b\x32\x16.watchword.v1.Position\"\t\n\x07Release\"\x8d\x01\n\x07Welcome\x12(\n\x05lease\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0brenew_every\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x08position\x18\x03 \x01(\x0b\x32\x16.watchword.v1.Position\"0\n\x07\x43hanges\x12%\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x14.watchword.v1.Change\"M\n\x06\x43hange\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x11\n\ttoken_ids\x18\x02 \x03(\x0c\x12\x0c\n\x04last\x18\x03 \x01(\x08\x12\x12\n\neverything\x18\x04 \x01(\x08\"o\n\nLeaseGrant\x12\r\n\x05nonce\x18\x01 \x01(\x04\x12(\n\x08position\x18\x02 \x01(\x0b\x32\x16.watchword.v1.Position\x12(\n\x05lease\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"1\n\x05Reset\x12(\n\x08position\x18\x01 \x01(\x0b\x32\x16.watchword.v1.Position\"\x06\n\x04Move2W\n\x0fVerifierService\x12\x44\n\x05Watch\x12\x1a.watchword.v1.WatchRequest\x1a\x1b.watchword.v1.WatchResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#watchword/v1/verifier_service.proto\x12\x0cwatchword.v1\x1a\x1egoogle/protobuf/duration.proto\x1a watchword/v1/token_service.proto\"\xed\x01\n\x0cWatchRequest\x12$\n\x05hello\x18\x01 \x01(\x0b\x32\x13.watchword.v1.HelloH\x00\x12$\n\x05renew\x18\x02 \x01(\x0b\x32\x13.watchword.v1.RenewH\x00\x12\x30\n\x0b\x61\x63knowledge\x18\x03 \x01(\x0b\x32\x19.watchword.v1.AcknowledgeH\x00\x12(\n\x07release\x18\x04 \x01(\x0b\x32\x15.watchword.v1.ReleaseH\x00\x12*\n\x05usage\x18\x05 \x01(\x0b\x32\x19.watchword.v1.UsageReportH\x00\x42\t\n\x07message\"\xe3\x01\n\rWatchResponse\x12(\n\x07welcome\x18\x01 \x01(\x0b\x32\x15.watchword.v1.WelcomeH\x00\x12(\n\x07\x63hanges\x18\x02 \x01(\x0b\x32\x15.watchword.v1.ChangesH\x00\x12)\n\x05grant\x18\x03 \x01(\x0b\x32\x18.watchword.v1.LeaseGrantH\x00\x12$\n\x05reset\x18\x04 \x01(\x0b\x32\x13.watchword.v1.ResetH\x00\x12\"\n\x04move\x18\x05 \x01(\x0b\x32\x12.watchword.v1.MoveH\x00\x42\t\n\x07message\"\xa5\x01\n\x05Hello\x12\x14\n\x0cverifier_key\x18\x01 \x01(\x0c\x12+\n\x0bresume_from\x18\x02 \x01(\x0b\x32\x16.watchword.v1.Position\x12(\n\x05lease\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x10\n\x08instance\x18\x05 \x01(\t\x12\x0f\n\x07library\x18\x06 \x01(\t\"?\n\x05Renew\x12\r\n\x05nonce\x18\x01 \x01(\x04\x12\'\n\x07\x61pplied\x18\x02 \x01(\x0b\x32\x16.watchword.v1.Position\"6\n\x0b\x41\x63knowledge\x12\'\n\x07\x61pplied\x18\x01 \x01(\x0b\x32\x16.watchword.v1.Position\".\n\x0bUsageReport\x12\x1f\n\x04uses\x18\x01 \x03(\x0b\x32\x11.watchword.v1.Use\"\xa3\x01\n\x03Use\x12\x10\n\x08token_id\x18\x01 \x01(\x0c\x12\x11\n\tuse_count\x18\x02 \x01(\x04\x12&\n\x03\x61go\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07\x61\x64\x64ress\x18\x04 \x01(\t\x12\x0e\n\x06scopes\x18\x05 \x03(\t\x12\x15\n\rrefused_count\x18\x06 \x01(\x04\x12\x17\n\x0frefused_address\x18\x07 \x01(\t\"\t\n\x07Release\"\xbd\x01\n\x07Welcome\x12(\n\x05lease\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0brenew_every\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x08position\x18\x03 \x01(\x0b\x32\x16.watchword.v1.Position\x12.\n\x0busage_every\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"0\n\x07\x43hanges\x12%\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x14.watchword.v1.Change\"M\n\x06\x43hange\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x11\n\ttoken_ids\x18\x02 \x03(\x0c\x12\x0c\n\x04last\x18\x03 \x01(\x08\x12\x12\n\neverything\x18\x04 \x01(\x08\"o\n\nLeaseGrant\x12\r\n\x05nonce\x18\x01 \x01(\x04\x12(\n\x08position\x18\x02 \x01(\x0b\x32\x16.watchword.v1.Position\x12(\n\x05lease\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"1\n\x05Reset\x12(\n\x08position\x18\x01 \x01(\x0b\x32\x16.watchword.v1.Position\"\x06\n\x04Move2W\n\x0fVerifierService\x12\x44\n\x05Watch\x12\x1a.watchword.v1.WatchRequest\x1a\x1b.watchword.v1.WatchResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,29 +34,33 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'watchword.v1.verifier_servi
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_WATCHREQUEST']._serialized_start=120
-  _globals['_WATCHREQUEST']._serialized_end=319
-  _globals['_WATCHRESPONSE']._serialized_start=322
-  _globals['_WATCHRESPONSE']._serialized_end=549
-  _globals['_HELLO']._serialized_start=552
-  _globals['_HELLO']._serialized_end=717
-  _globals['_RENEW']._serialized_start=719
-  _globals['_RENEW']._serialized_end=782
-  _globals['_ACKNOWLEDGE']._serialized_start=784
-  _globals['_ACKNOWLEDGE']._serialized_end=838
-  _globals['_RELEASE']._serialized_start=840
-  _globals['_RELEASE']._serialized_end=849
-  _globals['_WELCOME']._serialized_start=852
-  _globals['_WELCOME']._serialized_end=993
-  _globals['_CHANGES']._serialized_start=995
-  _globals['_CHANGES']._serialized_end=1043
-  _globals['_CHANGE']._serialized_start=1045
-  _globals['_CHANGE']._serialized_end=1122
-  _globals['_LEASEGRANT']._serialized_start=1124
-  _globals['_LEASEGRANT']._serialized_end=1235
-  _globals['_RESET']._serialized_start=1237
-  _globals['_RESET']._serialized_end=1286
-  _globals['_MOVE']._serialized_start=1288
-  _globals['_MOVE']._serialized_end=1294
-  _globals['_VERIFIERSERVICE']._serialized_start=1296
-  _globals['_VERIFIERSERVICE']._serialized_end=1383
+  _globals['_WATCHREQUEST']._serialized_end=357
+  _globals['_WATCHRESPONSE']._serialized_start=360
+  _globals['_WATCHRESPONSE']._serialized_end=587
+  _globals['_HELLO']._serialized_start=590
+  _globals['_HELLO']._serialized_end=755
+  _globals['_RENEW']._serialized_start=757
+  _globals['_RENEW']._serialized_end=820
+  _globals['_ACKNOWLEDGE']._serialized_start=822
+  _globals['_ACKNOWLEDGE']._serialized_end=876
+  _globals['_USAGEREPORT']._serialized_start=878
+  _globals['_USAGEREPORT']._serialized_end=924
+  _globals['_USE']._serialized_start=927
+  _globals['_USE']._serialized_end=1090
+  _globals['_RELEASE']._serialized_start=1092
+  _globals['_RELEASE']._serialized_end=1101
+  _globals['_WELCOME']._serialized_start=1104
+  _globals['_WELCOME']._serialized_end=1293
+  _globals['_CHANGES']._serialized_start=1295
+  _globals['_CHANGES']._serialized_end=1343
+  _globals['_CHANGE']._serialized_start=1345
+  _globals['_CHANGE']._serialized_end=1422
+  _globals['_LEASEGRANT']._serialized_start=1424
+  _globals['_LEASEGRANT']._serialized_end=1535
+  _globals['_RESET']._serialized_start=1537
+  _globals['_RESET']._serialized_end=1586
+  _globals['_MOVE']._serialized_start=1588
+  _globals['_MOVE']._serialized_end=1594
+  _globals['_VERIFIERSERVICE']._serialized_start=1596
+  _globals['_VERIFIERSERVICE']._serialized_end=1683
 # @@protoc_insertion_point(module_scope)

@@ -28,6 +28,7 @@ class WatchRequest(_message.Message):
     RENEW_FIELD_NUMBER: _builtins.int
     ACKNOWLEDGE_FIELD_NUMBER: _builtins.int
     RELEASE_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello: ...
     @_builtins.property
@@ -36,6 +37,10 @@ class WatchRequest(_message.Message):
     def acknowledge(self) -> Global___Acknowledge: ...
     @_builtins.property
     def release(self) -> Global___Release: ...
+    @_builtins.property
+    def usage(self) -> Global___UsageReport:
+        """Only where the welcome asked for it."""
+
     def __init__(
         self,
         *,
@@ -43,12 +48,13 @@ class WatchRequest(_message.Message):
         renew: Global___Renew | None = ...,
         acknowledge: Global___Acknowledge | None = ...,
         release: Global___Release | None = ...,
+        usage: Global___UsageReport | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledge", b"acknowledge", "hello", b"hello", "message", b"message", "release", b"release", "renew", b"renew"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledge", b"acknowledge", "hello", b"hello", "message", b"message", "release", b"release", "renew", b"renew", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledge", b"acknowledge", "hello", b"hello", "message", b"message", "release", b"release", "renew", b"renew"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledge", b"acknowledge", "hello", b"hello", "message", b"message", "release", b"release", "renew", b"renew", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "renew", "acknowledge", "release"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "renew", "acknowledge", "release", "usage"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -189,6 +195,80 @@ class Acknowledge(_message.Message):
 Global___Acknowledge: _TypeAlias = Acknowledge  # noqa: Y015
 
 @_typing.final
+class UsageReport(_message.Message):
+    """Which tokens the verifier admitted from memory since it last told. What it asked the service for is not in it: the
+    service counts that itself. Nothing depends on it but what is known of tokens' use, and the sliding of sessions.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def uses(self) -> _containers.RepeatedCompositeFieldContainer[Global___Use]:
+        """At most 1,000, one for each token."""
+
+    def __init__(
+        self,
+        *,
+        uses: _abc.Iterable[Global___Use] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["uses", b"uses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsageReport: _TypeAlias = UsageReport  # noqa: Y015
+
+@_typing.final
+class Use(_message.Message):
+    """The use of one token at this verifier."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_ID_FIELD_NUMBER: _builtins.int
+    USE_COUNT_FIELD_NUMBER: _builtins.int
+    AGO_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    SCOPES_FIELD_NUMBER: _builtins.int
+    REFUSED_COUNT_FIELD_NUMBER: _builtins.int
+    REFUSED_ADDRESS_FIELD_NUMBER: _builtins.int
+    token_id: _builtins.bytes
+    """The public half, 16 bytes."""
+    use_count: _builtins.int
+    address: _builtins.str
+    """Where one of the last uses came from: an address without port. Empty: not known."""
+    refused_count: _builtins.int
+    """Calls that were refused because of their address or certificate, and where one of the last of these came from."""
+    refused_address: _builtins.str
+    @_builtins.property
+    def ago(self) -> _duration_pb2.Duration:
+        """How long before this message it was last used, at most."""
+
+    @_builtins.property
+    def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the uses needed: up to 64 scopes."""
+
+    def __init__(
+        self,
+        *,
+        token_id: _builtins.bytes = ...,
+        use_count: _builtins.int = ...,
+        ago: _duration_pb2.Duration | None = ...,
+        address: _builtins.str = ...,
+        scopes: _abc.Iterable[_builtins.str] | None = ...,
+        refused_count: _builtins.int = ...,
+        refused_address: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ago", b"ago"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "ago", b"ago", "refused_address", b"refused_address", "refused_count", b"refused_count", "scopes", b"scopes", "token_id", b"token_id", "use_count", b"use_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Use: _TypeAlias = Use  # noqa: Y015
+
+@_typing.final
 class Release(_message.Message):
     """The verifier has stopped relying on every lease this replica granted it: nobody need wait for it any longer."""
 
@@ -214,6 +294,7 @@ class Welcome(_message.Message):
     LEASE_FIELD_NUMBER: _builtins.int
     RENEW_EVERY_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
+    USAGE_EVERY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def lease(self) -> _duration_pb2.Duration:
         """The lease that renewals will be granted at most."""
@@ -226,16 +307,21 @@ class Welcome(_message.Message):
     def position(self) -> _token_service_pb2.Position:
         """The stream's epoch, and where it begins: at `resume_from` if that could be resumed. Otherwise a reset follows."""
 
+    @_builtins.property
+    def usage_every(self) -> _duration_pb2.Duration:
+        """How often to report what was admitted from memory. Absent: never, this server takes no reports."""
+
     def __init__(
         self,
         *,
         lease: _duration_pb2.Duration | None = ...,
         renew_every: _duration_pb2.Duration | None = ...,
         position: _token_service_pb2.Position | None = ...,
+        usage_every: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease", "position", b"position", "renew_every", b"renew_every"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease", "position", b"position", "renew_every", b"renew_every", "usage_every", b"usage_every"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease", "position", b"position", "renew_every", b"renew_every"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease", "position", b"position", "renew_every", b"renew_every", "usage_every", b"usage_every"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
