@@ -119,9 +119,13 @@ deploy-check: $(STAMP) ## shell scripts, container file, manifests and alert rul
 	@$(BIN)/kubernetes-validate --strict --quiet $(filter-out %/kustomization.yaml,$(wildcard deploy/kubernetes/*.yaml))
 	@echo "shellcheck, hadolint, yamllint, kubernetes-validate: no findings"
 
+# Whole files to a worker: the tests of a file may share what is dear to set up. Much of a test's time is waiting for other
+# processes, so two workers suit two cores that those processes share.
+TEST_WORKERS ?= 2
+
 test: $(STAMP) ## the whole test suite (PYTEST_ARGS=... narrows it)
 	$(call heading,test)
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 # ---- the rest --------------------------------------------------------------------------------------------------------
 
