@@ -19,7 +19,7 @@ TYPED     := $(wildcard service clients/python tests bench examples deploy)
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run test check format lint fix types imports proto breaking generate generate-check compat deploy-check bench soak clean
+.PHONY: help run test check format lint fix types imports proto breaking generate generate-check compat deploy-check bench soak fuzz clean
 
 # A clear heading before each step of a check.
 heading = @printf '\n== %s\n' "$(1)"
@@ -136,6 +136,11 @@ SECONDS ?= 600
 
 soak: $(STAMP) ## break a fleet for SECONDS=600 and check what it told its callers (SEED=... repeats a run)
 	@$(BIN)/python -m tests.history.soak --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+
+FUZZ ?= token metadata scope network peer
+
+fuzz: $(STAMP) ## throw inputs at what reads callers' bytes, SECONDS=600 for each of FUZZ
+	@for target in $(FUZZ); do $(BIN)/python -m tests.fuzz $$target --seconds $(SECONDS) || exit 1; done
 
 clean: ## remove everything these rules made, the environment too
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
