@@ -80,6 +80,10 @@ class Settings(BaseModel):
     """How long a Revoke without a deadline waits until it is complete."""
     watches_max: int = Field(default=2000, ge=1, le=100_000)
     watches_per_caller_max: int = Field(default=200, ge=1, le=100_000)
+    usage_interval_seconds: float = Field(default=60.0, ge=0.05, le=3600, allow_inf_nan=False)
+    """How often verifiers tell which tokens they admitted, and how often what is known of tokens' use is stored."""
+    rotation_silence_seconds: float = Field(default=600.0, ge=0, le=30 * DAY_SECONDS, allow_inf_nan=False)
+    """How long a rotated token has to be silent, while its successor is in use, to end early. 0: it never does."""
 
     lookup_timeout_seconds: float = Field(default=2.0, gt=0, le=60, allow_inf_nan=False)
     statement_timeout_seconds: float = Field(default=5.0, gt=0, le=600, allow_inf_nan=False)
@@ -109,6 +113,11 @@ class Settings(BaseModel):
     @property
     def embedded(self) -> bool:
         return self.database_url is None
+
+    @property
+    def usage_slack_seconds(self) -> float:
+        """By how much what is stored of a token's use may be behind: a verifier's interval, and the server's."""
+        return 2 * self.usage_interval_seconds
 
     @property
     def transport_chosen(self) -> Literal["grpcio", "native"]:
