@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -14,9 +16,16 @@ from hypothesis import strategies as st
 from tests.databases import Databases
 from tests.store.support import DAYS, EPOCH, TTL_MAX, new_token, until, waiting_for_locks
 from watchword_server.rules.tokens import TokenRecord
+from watchword_server.store import migrate
 from watchword_server.store.contract import Issued, NewToken, RowRefusedError, StoreUnavailableError
 from watchword_server.store.database import Database
-from watchword_server.store.partitions import Partition, covered_ranges, ensure_partitions, missing_partitions
+from watchword_server.store.partitions import (
+    Partition,
+    attached_partitions,
+    covered_ranges,
+    ensure_partitions,
+    missing_partitions,
+)
 from watchword_server.store.postgres import PostgresStore
 
 Range = tuple[datetime, datetime]
@@ -124,7 +133,8 @@ async def test_made_once_and_then_nothing_is_missing(database: Database) -> None
     made = await ensure_partitions(database, ttl_max=TTL_MAX * 3, days=DAYS)
     assert made
     after = await _bounds(database)
-    assert len(after["tokens"]) == len(before["tokens"]) + len(made)
+    assert len(after["tokens"]) + len(after["token_usage"]) == 2 * len(before["tokens"]) + len(made)
+    assert after["token_usage"] == after["tokens"]
     now = datetime.now(UTC)
     assert after["tokens"][0][0] <= now
     assert after["tokens"][-1][1] >= now + TTL_MAX * 3 + timedelta(days=DAYS)
@@ -223,3 +233,55 @@ async def test_smallest_and_largest_id_of_a_partition_land_in_it(
         assert isinstance(await store.issue(NewToken(record, template.actor)), Issued)
     row = plain.execute("select array_agg(distinct tableoid::regclass::text), count(*) from tokens").fetchone()
     assert row == ([partition.name], 2)
+
+
+ROWS = (
+    "insert into tokens (id, created_at, expires_at, pepper_version, digest, subject, audiences, scopes)"
+    " select id, now(), now(), 1, '', '', '{}', '{}' from unnest(%s::uuid[]) as id"
+)
+USE = (
+    "insert into token_usage (token_id, service, last_used_at, use_count, address, scopes, networks)"
+    " select id, 'orders', now(), 1, '', '{}', '{}' from tokens"
+)
+
+
+async def test_upgraded_database_has_room_for_the_use_of_every_token(
+    postgres: Databases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one that was made before use was recorded, and has partitions of its time: past, odd and to come."""
+    for script in sorted((Path(migrate.__file__).parent / "migrations").glob("000[12].*")):
+        (tmp_path / script.name).write_bytes(script.read_bytes())
+    now = datetime.now(UTC)
+    days = [now + timedelta(days=offset) for offset in (-400, -5, 0, 2, 30)]
+    with postgres.fresh(migrated=False) as dsn:
+        with monkeypatch.context() as patch:
+            patch.setattr(migrate, "_folder", lambda: tmp_path)
+            assert len(migrate.upgrade(dsn)) == 2
+        with psycopg.connect(dsn, autocommit=True) as plain:
+            for begins, ends in pairwise(days):
+                one = Partition("tokens", begins, ends)
+                lower, upper = one.lower_bound, one.upper_bound
+                plain.execute("select ensure_partition('tokens', %s, %s, %s)", [one.name, lower, upper])
+                plain.execute(ROWS.encode(), [[lower, UUID(int=upper.int - 1)]])
+            assert len(migrate.upgrade(dsn)) == 1
+            database = await Database.open(dsn, pool_size_max=1)
+            made = await ensure_partitions(database, ttl_max=TTL_MAX, days=DAYS)
+            assert await ensure_partitions(database, ttl_max=TTL_MAX, days=DAYS) == []
+            covered = await _bounds(database)
+            await database.close()
+            assert made
+            assert covered["token_usage"] == covered["tokens"]
+            assert plain.execute(USE.encode()).rowcount == 8
+
+
+@pytest.mark.parametrize(
+    "bounds", ["default", "for values from ('ff000000-0000-0000-0000-000000000000') to (maxvalue)"]
+)
+async def test_partitions_made_by_hand_are_seen_and_disturb_nobody(
+    database: Database, plain: psycopg.Connection, bounds: str
+) -> None:
+    plain.execute(f"create table by_hand partition of tokens {bounds}".encode())
+    assert await ensure_partitions(database, ttl_max=TTL_MAX * 2, days=DAYS)
+    async with database.connection() as connection:
+        [one] = [each for each in await attached_partitions(connection) if each.name == "by_hand"]
+    assert (one.begins_at is None) == (bounds == "default")

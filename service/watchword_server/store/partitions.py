@@ -6,7 +6,7 @@ There is no default partition to fall into: without this a token ending in an un
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
@@ -19,8 +19,9 @@ from watchword_server.store.database import Connection, Database, query
 _ATTEMPTS_MAX: Final = 10
 _LOCK_TIMEOUT: Final = "1s"
 _CLOCK_SKEW_MAX: Final = timedelta(days=1)
-_BOUNDS: Final = re.compile(r"'([0-9a-f-]{36})'")
+_BOUNDS: Final = re.compile(r"FOR VALUES FROM \((?:'([0-9a-f-]{36})'|MINVALUE)\) TO \((?:'([0-9a-f-]{36})'|MAXVALUE)\)")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_END_OF_TIME: Final = datetime.max.replace(tzinfo=UTC)
 
 T = TypeVar("T")
 
@@ -49,8 +50,22 @@ class Partition:
         return _bound(self.ends_at)
 
 
+@dataclass(frozen=True, slots=True)
+class AttachedPartition:
+    """One that exists. It may have been made by hand: with another name, of another size, or by default, without bounds
+    (None)."""
+
+    parent: str
+    name: str
+    begins_at: datetime | None
+    ends_at: datetime | None
+
+
 def _instant(bound: UUID) -> datetime:
-    return _EPOCH + timedelta(milliseconds=bound.int >> 80)
+    try:
+        return _EPOCH + timedelta(milliseconds=bound.int >> 80)
+    except OverflowError:
+        return _END_OF_TIME
 
 
 def _bound(instant: datetime) -> UUID:
@@ -93,6 +108,9 @@ def _next(instant: datetime, days: int | None) -> datetime:
 async def ensure_partitions(database: Database, *, ttl_max: timedelta, days: int | None) -> list[str]:
     """Makes what is missing and returns its names. Safe to run in several processes at once.
 
+    Each partition of the tokens gets one of their use beside it, with the same bounds: also those that were there
+    before use was recorded (test_upgraded_database_has_room_for_the_use_of_every_token).
+
     Everything runs under a one-second lock timeout and is tried again: DDL that waits makes every reader behind it
     wait too. Raises StoreUnavailableError.
     """
@@ -107,16 +125,47 @@ async def ensure_partitions(database: Database, *, ttl_max: timedelta, days: int
             for partition in missing_partitions(parent, covered.get(parent, []), since, until, days):
                 if await _ensure(connection, partition):
                     made.append(partition.name)  # noqa: PERF401  # what was made is told even if a later one fails
+        covered = await _impatiently(connection, lambda: covered_ranges(connection))
+        for partition in unaccompanied(covered):
+            if await _ensure(connection, partition):
+                made.append(partition.name)  # noqa: PERF401
     return made
+
+
+def unaccompanied(covered: Mapping[str, Sequence[tuple[datetime, datetime]]]) -> list[Partition]:
+    """What the use of tokens lacks beside the partitions of the tokens, given the ranges that are covered."""
+    there = set(covered.get("token_usage", ()))
+    return [Partition("token_usage", *bounds) for bounds in covered.get("tokens", ()) if bounds not in there]
 
 
 async def covered_ranges(connection: Connection) -> dict[str, list[tuple[datetime, datetime]]]:
     """For each partitioned table the ranges that its partitions cover, in order."""
     ranges: dict[str, list[tuple[datetime, datetime]]] = {}
-    for row in await connection.fetch(query("partitions")):
-        lower, upper = (_instant(UUID(bound)) for bound in _BOUNDS.findall(row["bounds"]))
-        ranges.setdefault(row["parent"], []).append((lower, upper))
+    for partition in await attached_partitions(connection):
+        if partition.begins_at is not None and partition.ends_at is not None:
+            ranges.setdefault(partition.parent, []).append((partition.begins_at, partition.ends_at))
     return {parent: sorted(covered) for parent, covered in ranges.items()}
+
+
+async def attached_partitions(connection: Connection) -> list[AttachedPartition]:
+    """All partitions that there are, whoever made them; in order of their ends, those without one last."""
+    found = [
+        _attached(row["parent"], row["partition"], row["bounds"]) for row in await connection.fetch(query("partitions"))
+    ]
+    return sorted(found, key=lambda partition: (partition.ends_at or _END_OF_TIME, partition.name))
+
+
+def _attached(parent: str, name: str, bounds: str) -> AttachedPartition:
+    match = _BOUNDS.fullmatch(bounds)
+    if match is None:
+        return AttachedPartition(parent, name, None, None)
+    lower, upper = match.groups()
+    return AttachedPartition(
+        parent,
+        name,
+        _EPOCH if lower is None else _instant(UUID(lower)),
+        _END_OF_TIME if upper is None else _instant(UUID(upper)),
+    )
 
 
 async def _ensure(connection: Connection, partition: Partition) -> bool:

@@ -6,4 +6,4 @@ select
 from pg_inherits
 inner join pg_class as parent on pg_inherits.inhparent = parent.oid
 inner join pg_class as child on pg_inherits.inhrelid = child.oid
-where parent.oid in (to_regclass('tokens'), to_regclass('audit_events')) and child.relkind = 'r'
+where parent.oid in (to_regclass('tokens'), to_regclass('token_usage'), to_regclass('audit_events'))

@@ -3,6 +3,9 @@ select needed.name, needed.privilege
 from (
   values
   ('tokens', 'select'), ('tokens', 'insert'), ('tokens', 'update'),
+  ('token_usage', 'select'), ('token_usage', 'insert'), ('token_usage', 'update'),
+  ('blocked_subjects', 'select'), ('blocked_subjects', 'insert'), ('blocked_subjects', 'update'),
+  ('blocked_subjects', 'delete'),
   ('scopes', 'select'), ('scopes', 'insert'), ('scopes', 'update'),
   ('feed', 'select'), ('feed', 'update'),
   ('positions', 'select'), ('positions', 'insert'), ('positions', 'delete'),
