@@ -84,6 +84,15 @@ class TrustedProxies:
         return ""
 
 
+def canonical_address(text: str) -> str:
+    """An address in the one form in which it is stored; the empty string for what is none.
+
+    Without a zone; an IPv4-mapped address as IPv4.
+    """
+    parsed = _address(text)
+    return "" if parsed is None else str(parsed)
+
+
 def address_of_peer(peer: str) -> str:
     """The address in what gRPC's `peer()` gives: `ipv4:192.0.2.1:5` is `192.0.2.1`, `ipv6:%5B::1%5D:5` is `::1`.
 
@@ -92,8 +101,7 @@ def address_of_peer(peer: str) -> str:
     scheme, _, rest = peer.partition(":")
     if scheme not in ("ipv4", "ipv6"):
         return ""
-    parsed = _address(_host(unquote(rest)))
-    return "" if parsed is None else str(parsed)
+    return canonical_address(_host(unquote(rest)))
 
 
 def certificate_sha256(pem: bytes) -> bytes:
