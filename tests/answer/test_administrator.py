@@ -13,8 +13,9 @@ from watchword_server.answer.issue import Issuing
 from watchword_server.keyring import Keyring
 from watchword_server.settings import Settings
 from watchword_server.store.administrators import last_administrator_ends_at
-from watchword_server.store.contract import Actor, EventQuery, Revocation, Selector
+from watchword_server.store.contract import Actor, Revocation, Selector
 from watchword_server.store.database import Database
+from watchword_server.store.event_contract import EventQuery
 from watchword_server.store.partitions import ensure_partitions
 from watchword_server.store.postgres import PostgresStore
 

@@ -11,8 +11,9 @@ import psycopg
 from tests.store.support import DAYS, OPERATOR, TTL_MAX, new_token, revocation, stored
 from watchword_server.rules.tokens import Grant
 from watchword_server.store.administrators import last_administrator_ends_at
-from watchword_server.store.contract import Actor, AuditEvent, EventQuery, ScopeEntry, ScopeOwned, TokenQuery
+from watchword_server.store.contract import Actor, ScopeEntry, ScopeOwned, TokenQuery
 from watchword_server.store.database import Database
+from watchword_server.store.event_contract import AuditEvent, EventQuery
 from watchword_server.store.housekeeping import keep_house
 from watchword_server.store.postgres import PostgresStore
 

@@ -21,7 +21,6 @@ from tests.store.support import (
     waiting_for_locks,
 )
 from watchword_server.store.contract import (
-    EventQuery,
     Issued,
     NewToken,
     PartitionMissingError,
@@ -30,6 +29,7 @@ from watchword_server.store.contract import (
     StoreUnavailableError,
 )
 from watchword_server.store.database import Database
+from watchword_server.store.event_contract import EventQuery
 from watchword_server.store.postgres import PostgresStore
 
 

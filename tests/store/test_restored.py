@@ -10,8 +10,9 @@ import pytest
 
 from tests.store.support import live, new_token, position, revocation, stored
 from watchword_server.store import restored as module
-from watchword_server.store.contract import EventQuery, StoreUnavailableError
+from watchword_server.store.contract import StoreUnavailableError
 from watchword_server.store.database import Database
+from watchword_server.store.event_contract import EventQuery
 from watchword_server.store.fleet import PostgresFleet
 from watchword_server.store.postgres import PostgresStore
 from watchword_server.store.restored import restored

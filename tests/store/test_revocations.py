@@ -23,8 +23,9 @@ from tests.store.support import (
 )
 from watchword.token import format_token_id
 from watchword_server.rules.tokens import Grant
-from watchword_server.store.contract import EventQuery, Revoked, StoreOverloadedError
+from watchword_server.store.contract import Revoked, StoreOverloadedError
 from watchword_server.store.database import READS_MAX, READS_WAITING_MAX, Database
+from watchword_server.store.event_contract import EventQuery
 from watchword_server.store.postgres import PostgresStore
 from watchword_server.store.revocations import Revocations
 

@@ -21,8 +21,9 @@ from tests.store.support import (
     waiting_for_locks,
 )
 from watchword_server.rules.tokens import Grant
-from watchword_server.store.contract import EventQuery, Revoked, RowRefusedError
+from watchword_server.store.contract import Revoked, RowRefusedError
 from watchword_server.store.database import Database
+from watchword_server.store.event_contract import EventQuery
 from watchword_server.store.postgres import PostgresStore
 
 ORDERS_ONLY = Grant(("orders.*",), ("*",), ("orders",))

@@ -21,7 +21,8 @@ from tests.store.support import (
 )
 from watchword_server.rules.tokens import Grant
 from watchword_server.store import ending
-from watchword_server.store.contract import Actor, EventQuery, Revocation, Selector
+from watchword_server.store.contract import Actor, Revocation, Selector
+from watchword_server.store.event_contract import EventQuery
 from watchword_server.store.postgres import PostgresStore
 
 ORDERS_ONLY = Grant(("orders.*",), ("*",), ("orders",))

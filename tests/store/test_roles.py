@@ -19,8 +19,9 @@ from tests.store.support import DAYS, OPERATOR, TTL_MAX, WAIT_SECONDS_MAX, live,
 from watchword_server.keyring import Keyring
 from watchword_server.store import migrate
 from watchword_server.store.administrators import last_administrator_ends_at
-from watchword_server.store.contract import EventQuery, Issued, RequestIdUsed, ScopeEntry, TokenQuery
+from watchword_server.store.contract import Issued, RequestIdUsed, ScopeEntry, TokenQuery
 from watchword_server.store.database import Database
+from watchword_server.store.event_contract import EventQuery
 from watchword_server.store.fleet import PostgresFleet
 from watchword_server.store.fleet_contract import NewReplica, WatcherRow
 from watchword_server.store.housekeeping import forget, keep_house

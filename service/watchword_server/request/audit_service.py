@@ -9,7 +9,7 @@ from watchword_server.answer.errors import FieldsInvalidError
 from watchword_server.request import messages, pages
 from watchword_server.request.pipeline import Call, Method
 from watchword_server.rules.fields import Faults
-from watchword_server.store.contract import EventQuery, Store
+from watchword_server.store.event_contract import EventLog, EventQuery
 
 SERVICE = pb.DESCRIPTOR.services_by_name["AuditService"]
 
@@ -17,8 +17,8 @@ SERVICE = pb.DESCRIPTOR.services_by_name["AuditService"]
 class AuditService:
     """The RPCs of watchword.v1.AuditService."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
 
     def methods(self) -> list[Method[Any]]:
         """What to register."""
@@ -35,7 +35,7 @@ class AuditService:
         faults.text("action", request.action)
         if faults.found:
             raise FieldsInvalidError(faults.found)
-        events = await self._store.events(
+        events = await self._log.events(
             EventQuery(
                 actor=request.actor,
                 token_id=pages.token_id_of(request.token_id, "token_id") if request.token_id else None,
@@ -43,6 +43,7 @@ class AuditService:
                 since=messages.instant_of(request.since, "since") if request.HasField("since") else None,
                 limit=limit + 1,
                 before=pages.page_after_id(request.page_token),
+                denied_only=request.denied_only,
             )
         )
         shown = pages.fitting(messages.event_message(event) for event in events[:limit])

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
+from uuid import UUID
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from watchword.scope import covers
 from watchword.token import ParsedToken, format_token_id
 from watchword.v1 import audit_service_pb2 as audit_pb
 from watchword.v1 import token_service_pb2 as pb
 from watchword_server.answer.errors import FieldsInvalidError
-from watchword_server.rules.tokens import Grant, TokenRecord
-from watchword_server.rules.verdicts import Reason, Verdict
-from watchword_server.store.contract import AuditEvent, Position, ScopeEntry, Snapshot
+from watchword_server.rules.tokens import Grant, TokenKind, TokenRecord
+from watchword_server.rules.verdicts import Reason, Verdict, is_bound
+from watchword_server.store.contract import Position, ScopeEntry, ServiceUse, Snapshot
+from watchword_server.store.event_contract import AuditEvent
 
 # How long a verifier under a live lease may keep an answer: ValidateResponse.cacheable_for.
 CACHEABLE_ACTIVE_MAX: Final = timedelta(hours=1)
@@ -28,6 +31,12 @@ _DURATION_SECONDS_MAX: Final = 315_576_000_000
 REASONS: Final[Mapping[Reason, pb.VerdictReason.ValueType]] = {
     reason: pb.VerdictReason.Value(f"VERDICT_REASON_{reason.name}") for reason in Reason
 }
+
+_KINDS: Final[Mapping[TokenKind, pb.TokenKind.ValueType]] = {
+    kind: pb.TokenKind.Value(f"TOKEN_KIND_{kind.name}") for kind in TokenKind
+}
+# What a bound token is judged by where the verifier does not compare itself: true of this one call and of no other.
+_OF_ONE_CALL: Final = frozenset({Reason.NETWORK_MISMATCH, Reason.CERTIFICATE_MISMATCH})
 
 
 def duration_message(delta: timedelta) -> Duration:
@@ -71,8 +80,18 @@ def grants_of(messages: Iterable[pb.Grant]) -> tuple[Grant, ...]:
     return tuple(Grant(tuple(grant.scopes), tuple(grant.subjects), tuple(grant.audiences)) for grant in messages)
 
 
-def token_message(record: TokenRecord, now: datetime) -> pb.Token:
-    """A stored token. There is no secret in a record, so none can leak from here."""
+def kind_of(value: pb.TokenKind.ValueType, path: str) -> TokenKind | None:
+    """The kind that is meant; None where none is named. Raises FieldsInvalidError."""
+    if value == pb.TOKEN_KIND_UNSPECIFIED:
+        return None
+    for kind, known in _KINDS.items():
+        if known == value:
+            return kind
+    raise FieldsInvalidError([(path, "is not a kind that this server knows")])
+
+
+def token_message(record: TokenRecord, now: datetime, usage: Sequence[ServiceUse] | None = None) -> pb.Token:
+    """A stored token, with who uses it where that is given. There is no secret in a record, so none can leak here."""
     message = pb.Token(
         token_id=format_token_id(record.token_id),
         subject=record.subject,
@@ -83,22 +102,69 @@ def token_message(record: TokenRecord, now: datetime) -> pb.Token:
         ],
         name=record.name,
         metadata=record.metadata,
-        issued_by=format_token_id(record.issued_by) if record.issued_by is not None else "",
+        issued_by=_id_text(record.issued_by),
         created_at=timestamp_message(record.created_at),
         expires_at=timestamp_message(record.expires_at),
         revoke_reason=record.revoke_reason or "",
+        kind=_KINDS[record.kind],
+        owner=record.owner,
+        allowed_networks=record.allowed_networks,
+        certificate_sha256=record.certificate_sha256,
+        tied_to=_id_text(record.tied_to),
+        lineage_id=format_token_id(record.lineage),
+        predecessor_id=_id_text(record.predecessor_id),
+        successor_id=_id_text(record.successor_id),
     )
+    if record.idle_timeout is not None:
+        message.idle_timeout.CopyFrom(duration_message(record.idle_timeout))
+    if record.idle_expires_at is not None:
+        message.idle_expires_at.CopyFrom(timestamp_message(record.idle_expires_at))
+    if record.rotated_at is not None:
+        message.rotated_at.CopyFrom(timestamp_message(record.rotated_at))
+    if usage is not None:
+        message.usage.CopyFrom(_usage_message(record, usage))
     if record.revoked_at is not None:
         message.revoked_at.CopyFrom(timestamp_message(record.revoked_at))
         message.state = pb.TOKEN_STATE_REVOKED
-    elif now >= record.expires_at:
+    elif now >= record.ends_at:
         message.state = pb.TOKEN_STATE_EXPIRED
     else:
         message.state = pb.TOKEN_STATE_LIVE
     return message
 
 
-def fill_verdict(message: pb.ValidateResponse, verdict: Verdict, token: ParsedToken | None, snapshot: Snapshot) -> None:
+def _id_text(token_id: UUID | None) -> str:
+    return "" if token_id is None else format_token_id(token_id)
+
+
+def _usage_message(record: TokenRecord, usage: Sequence[ServiceUse]) -> pb.TokenUsage:
+    message = pb.TokenUsage(
+        use_count=sum(use.count for use in usage),
+        services=[
+            pb.ServiceUse(
+                service=use.service,
+                address=use.address,
+                last_used_at=timestamp_message(use.last_used_at),
+                use_count=use.count,
+                scopes=use.scopes,
+            )
+            for use in usage
+        ],
+        unused_scopes=unused_scopes(record.scopes, {scope for use in usage for scope in use.scopes}),
+    )
+    if usage:
+        message.last_used_at.CopyFrom(timestamp_message(max(use.last_used_at for use in usage)))
+    return message
+
+
+def fill_verdict(
+    message: pb.ValidateResponse,
+    verdict: Verdict,
+    token: ParsedToken | None,
+    snapshot: Snapshot,
+    *,
+    enforces_bindings: bool,
+) -> None:
     """What a verifier is told of a token it presented. Every reason for "no" looks the same.
 
     The message is filled in place: building nested messages first and copying them costs twice as much.
@@ -113,7 +179,8 @@ def fill_verdict(message: pb.ValidateResponse, verdict: Verdict, token: ParsedTo
         active = message.insufficient.token
     else:
         message.inactive.SetInParent()
-        message.cacheable_for.seconds = CACHEABLE_INACTIVE_SECONDS
+        if reason not in _OF_ONE_CALL:
+            message.cacheable_for.seconds = CACHEABLE_INACTIVE_SECONDS
         return
     assert record is not None
     assert token is not None
@@ -123,12 +190,21 @@ def fill_verdict(message: pb.ValidateResponse, verdict: Verdict, token: ParsedTo
     active.audiences.extend(record.audiences)
     if record.metadata:
         active.metadata.update(record.metadata)
-    life = record.expires_at - snapshot.now
+    life = record.ends_at - snapshot.now
     remaining = active.remaining
     remaining.seconds = life.days * 86_400 + life.seconds
     remaining.nanos = life.microseconds * 1000
+    if is_bound(record):
+        if not enforces_bindings:
+            # Judged for this one call. (test_a_bound_token_judged_here_is_never_cached)
+            return
+        active.bindings.allowed_networks.extend(record.allowed_networks)
+        active.bindings.certificate_sha256 = record.certificate_sha256
+    if record.idle_expires_at is not None:
+        # A session that is in use comes back to be counted before it would end for want of use.
+        life = min(life, (record.idle_expires_at - snapshot.now) / 2)
     if life < CACHEABLE_ACTIVE_MAX:
-        message.cacheable_for.CopyFrom(remaining)
+        message.cacheable_for.CopyFrom(duration_message(life))
     else:
         message.cacheable_for.seconds = _CACHEABLE_ACTIVE_SECONDS
 
@@ -163,8 +239,9 @@ def event_message(event: AuditEvent) -> audit_pb.AuditEvent:
         occurred_at=timestamp_message(event.occurred_at),
         action=event.action,
         actor=actor.subject,
-        actor_token_id=format_token_id(actor.token_id) if actor.token_id is not None else "",
+        actor_token_id=_id_text(actor.token_id),
         address=actor.address,
-        token_id=format_token_id(event.token_id) if event.token_id is not None else "",
+        token_id=_id_text(event.token_id),
         details=event.details,
+        outcome=event.outcome or "allowed",
     )

@@ -73,9 +73,10 @@ class NewToken:
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """The token is durable."""
+    """The token is durable. A tied one may end earlier than was asked for: with its issuer."""
 
     created_at: datetime
+    expires_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,40 +299,17 @@ class ScopeOwned:
     owner: str
 
 
-@dataclass(frozen=True, slots=True)
-class AuditEvent:
-    """One recorded deed, or attempt."""
-
-    event_id: UUID
-    occurred_at: datetime
-    action: str
-    actor: Actor
-    token_id: UUID | None
-    details: Mapping[str, str] = field(default_factory=dict)
-    outcome: str = ""
-    """Why it was denied; empty: it was allowed."""
-
-
-@dataclass(frozen=True, slots=True)
-class EventQuery:
-    """Which events to list, newest first, those before `before`."""
-
-    actor: str = ""
-    token_id: UUID | None = None
-    action: str = ""
-    since: datetime | None = None
-    limit: int = 100
-    before: UUID | None = None
-    denied_only: bool = False
-
-
-class Store(Protocol):
-    """Every method raises StoreUnavailableError or StoreOverloadedError. Writes run to their end once begun, whatever
-    becomes of the caller, and are atomic with their audit event."""
+class Reads(Protocol):
+    """What looks tokens up by their ids. Raises StoreUnavailableError or StoreOverloadedError."""
 
     def read(self, token_ids: Sequence[UUID]) -> Awaitable[Snapshot]:
         """The rows of these ids, where they exist, as of now or later, never earlier."""
         ...
+
+
+class Store(Reads, Protocol):
+    """Every method raises StoreUnavailableError or StoreOverloadedError. Writes run to their end once begun, whatever
+    becomes of the caller, and are atomic with their audit event."""
 
     async def issue(self, token: NewToken) -> IssueOutcome:
         """Stores a token, if its issuer (where it has one) is live at the commit. Raises RowRefusedError."""
@@ -384,8 +362,4 @@ class Store(Protocol):
 
     async def register_scopes(self, scopes: Sequence[ScopeEntry], actor: Actor) -> int | ScopeOwned:
         """Adds scopes or updates their descriptions, all or nothing; how many are new."""
-        ...
-
-    async def events(self, wanted: EventQuery) -> Sequence[AuditEvent]:
-        """One page of audit events."""
         ...

@@ -3,31 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 from uuid import UUID
 
 from watchword_server.rules.tokens import TokenRecord
+from watchword_server.store.blocked import Blocked
 from watchword_server.store.catalogue import Catalogue
 from watchword_server.store.contract import (
     Actor,
-    AuditEvent,
-    EventQuery,
+    BlockedSubject,
     IssueOutcome,
+    Narrowed,
+    Narrowing,
     NewToken,
+    Preview,
     Revocation,
     Revoked,
+    Rotation,
+    RotationOutcome,
     ScopeEntry,
     ScopeOwned,
+    ScopesNotHeld,
+    ServiceUse,
     Snapshot,
+    TokenNotLive,
     TokenQuery,
 )
 from watchword_server.store.database import Database, query
+from watchword_server.store.event_contract import AuditEvent, Event, EventQuery
 from watchword_server.store.issues import Issues
 from watchword_server.store.lookups import Lookups
+from watchword_server.store.recording import EventTable
 from watchword_server.store.revocations import Revocations
 from watchword_server.store.rows import record_of
 
@@ -44,7 +53,7 @@ def _uncounted(statement: str) -> None:
 
 
 class PostgresStore:
-    """Implements watchword_server.store.contract.Store."""
+    """Implements watchword_server.store.contract.Store and event_contract.EventLog."""
 
     def __init__(
         self,
@@ -69,7 +78,9 @@ class PostgresStore:
         self._revocations = Revocations(database, queue_max=queue_max)
         # For what lists and shows. A write has none: a commit is never given up half way.
         self._timeout_seconds = statement_timeout_seconds
+        self._events = EventTable(database, timeout_seconds=statement_timeout_seconds)
         self._catalogue = Catalogue(database, timeout_seconds=statement_timeout_seconds)
+        self._blocked = Blocked(database, timeout_seconds=statement_timeout_seconds)
 
     def read(self, token_ids: Sequence[UUID]) -> Awaitable[Snapshot]:
         """See the contract."""
@@ -82,6 +93,36 @@ class PostgresStore:
     async def revoke(self, revocation: Revocation) -> Revoked:
         """See the contract."""
         return await self._revocations.revoke(revocation)
+
+    async def preview(self, revocation: Revocation) -> Preview:
+        """See the contract."""
+        raise NotImplementedError
+
+    async def rotate(self, rotation: Rotation) -> RotationOutcome:
+        """See the contract."""
+        raise NotImplementedError
+
+    async def narrow(self, narrowing: Narrowing) -> Narrowed | ScopesNotHeld | TokenNotLive:
+        """See the contract."""
+        raise NotImplementedError
+
+    async def unblock(self, subject: str, actor: Actor) -> bool:
+        """See the contract."""
+        return await self._blocked.unblock(subject, actor)
+
+    async def blocked(self, *, limit: int, after: str) -> Sequence[BlockedSubject]:
+        """See the contract."""
+        return await self._blocked.page(limit=limit, after=after)
+
+    async def usage(self, token_ids: Sequence[UUID]) -> Mapping[UUID, Sequence[ServiceUse]]:
+        """See the contract."""
+        async with self._database.reading() as connection:
+            rows = await connection.fetch(query("usage"), list(token_ids), timeout=self._timeout_seconds)
+        found: dict[UUID, list[ServiceUse]] = {}
+        for row in rows:
+            use = ServiceUse(row["service"], row["address"], row["last_used_at"], row["use_count"], row["scopes"])
+            found.setdefault(row["token_id"], []).append(use)
+        return found
 
     async def tokens(self, wanted: TokenQuery) -> tuple[Sequence[TokenRecord], datetime]:
         """See the contract."""
@@ -116,28 +157,11 @@ class PostgresStore:
 
     async def events(self, wanted: EventQuery) -> Sequence[AuditEvent]:
         """See the contract."""
-        async with self._database.reading() as connection:
-            rows = await connection.fetch(
-                query("list_events"),
-                wanted.before,
-                wanted.actor,
-                wanted.token_id,
-                wanted.action,
-                wanted.since,
-                wanted.limit,
-                timeout=self._timeout_seconds,
-            )
-        return [
-            AuditEvent(
-                event_id=row["id"],
-                occurred_at=row["occurred_at"],
-                action=row["action"],
-                actor=Actor(row["actor"], row["actor_token_id"], row["address"]),
-                token_id=row["token_id"],
-                details=json.loads(row["details"]),
-            )
-            for row in rows
-        ]
+        return await self._events.events(wanted)
+
+    async def record_events(self, events: Sequence[Event]) -> None:
+        """See the contract."""
+        await self._events.record_events(events)
 
     async def close(self, *, patience_seconds: float = WRITES_END_SECONDS_MAX) -> None:
         """Lets everything under way end, for so long, and then gives it up: what waits for a lock that somebody else
