@@ -7,7 +7,19 @@ from dataclasses import dataclass
 from typing import Final
 
 from bench.figures import Figure
-from bench.rows import batch, bulk, idle, interceptor, issue, memory, revoke, statements, validate_cpu, validate_idle
+from bench.rows import (
+    batch,
+    bulk,
+    idle,
+    interceptor,
+    issue,
+    memory,
+    revoke,
+    scan,
+    statements,
+    validate_cpu,
+    validate_idle,
+)
 from bench.stage import Stage
 
 
@@ -34,4 +46,5 @@ ROWS: Final = (
     Row(("revoke_everywhere_p99_ms",), revoke.measure),
     Row(("revoke_frozen_seconds",), revoke.measure_frozen),
     Row(("bulk_revocations_per_second",), bulk.measure),
+    Row(("scan_mb_per_second",), scan.measure),
 )

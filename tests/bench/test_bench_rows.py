@@ -34,6 +34,7 @@ _SHORT = Plan(
     entries=2_000,
     entries_many=3_000,
     entries_few=300,
+    scan_bytes=1 << 20,
     idle_watchers=4,
     idle_lease_seconds=2,
     idle_seconds=1.0,
