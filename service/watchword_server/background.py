@@ -18,6 +18,7 @@ from watchword_server.settings import Settings
 from watchword_server.store.administrators import ENDS_SOON, last_administrator_ends_at
 from watchword_server.store.contract import StoreError
 from watchword_server.store.housekeeping import forget, keep_house
+from watchword_server.store.purge import Retention, purge
 from watchword_server.transport.health import HealthService
 from watchword_server.transport.tls import certificate_ends_at
 
@@ -53,6 +54,7 @@ async def background(parts: Parts, own: ReplicaParts, metrics: Metrics, health: 
 
     async def house() -> None:
         settings = parts.settings
+        await _purge(parts, metrics)
         await keep_house(
             parts.database,
             ttl_max=timedelta(seconds=settings.ttl_seconds_max),
@@ -97,6 +99,21 @@ async def revive(embedded: EmbeddedPostgres) -> None:
         await asyncio.to_thread(embedded.revive)
     except EmbeddedPostgresError as error:
         _log.error("the embedded PostgreSQL does not start: %s", error)
+
+
+async def _purge(parts: Parts, metrics: Metrics) -> None:
+    settings = parts.settings
+    retention = Retention(timedelta(days=settings.expired_tokens_kept_days), timedelta(days=settings.audit_kept_days))
+    done = await purge(parts.database, retention, now=datetime.now(UTC))
+    for partition in done.dropped:
+        metrics.partitions_dropped.add(partition.parent)
+        _log.info("dropped %s: all in it was past by %s", partition.name, partition.ends_at)
+    for name, error in done.put_off.items():
+        metrics.purges_put_off += 1
+        _log.warning("dropping %s put off: %s", name, error)
+    for name in done.by_hand:
+        _log.warning("%s is past its retention, and was not made by a server: drop it by hand", name)
+    metrics.purge_overdue_seconds = done.overdue.total_seconds()
 
 
 async def _watch_certificate(settings: Settings, metrics: Metrics) -> None:

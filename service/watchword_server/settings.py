@@ -62,6 +62,10 @@ class Settings(BaseModel):
     ttl_seconds_max: int = Field(default=366 * DAY_SECONDS, ge=60, le=3660 * DAY_SECONDS)
     partition_days: int | None = Field(default=None, ge=1, le=366)
     """Days of expiry in one partition of the tokens. Absent: one calendar month."""
+    expired_tokens_kept_days: int = Field(default=30, ge=1, le=36_600)
+    """How long a partition of tokens is kept after the last of them ended."""
+    audit_kept_days: int = Field(default=400, ge=90, le=36_600)
+    """How long a partition of audit events is kept after the last of them happened. The database keeps 90 days."""
     changes_kept_seconds: int = Field(default=3600, ge=60, le=30 * DAY_SECONDS)
     """How long a verifier may have been away and still resume, instead of beginning anew with an empty cache."""
 
@@ -268,7 +272,7 @@ def load_settings(environ: Mapping[str, str] | None = None, **overrides: object)
     except ValidationError as error:
         # Neither the chain nor the text may carry the input: hence `from None` and our own rendering.
         raise SettingsError(_problems(error)) from None
-    warnings = (*given.warnings, *_plaintext_database_warnings(settings))
+    warnings = (*given.warnings, *_plaintext_database_warnings(settings), *_retention_warnings(settings))
     return settings.model_copy(update={"warnings": warnings}) if warnings else settings
 
 
@@ -296,6 +300,17 @@ def _plaintext_database_warnings(settings: Settings) -> list[str]:
                 f"WATCHWORD_{name.upper()} does not insist on TLS: add sslmode=verify-full (and sslrootcert) to it"
             )
     return warnings
+
+
+def _retention_warnings(settings: Settings) -> list[str]:
+    # A warning, because it is a matter of what will be asked, and a longer life must not stop a start that was well.
+    days = settings.ttl_seconds_max // DAY_SECONDS + settings.expired_tokens_kept_days
+    if settings.audit_kept_days >= days:
+        return []
+    return [
+        "WATCHWORD_AUDIT_KEPT_DAYS is shorter than the longest life of a token and the days that it is kept after: for"
+        f" some tokens nothing will say who issued them, or why they were revoked; {days} would do"
+    ]
 
 
 def _native_installed() -> bool:

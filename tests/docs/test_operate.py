@@ -72,6 +72,8 @@ def test_every_metric_is_in_the_table_and_every_one_in_the_table_exists() -> Non
     metrics.statements.add("read")
     metrics.lookup_batch_sizes.observe(1)
     metrics.administrator_seconds_left = metrics.certificate_seconds_left = metrics.housekept_at = 1.0
+    metrics.partitions_dropped.add("tokens")
+    metrics.purge_overdue_seconds = 1.0
     metrics.pool_state = lambda: (1, 1, 8)
     metrics.replica_state = ReplicaState(1.0, 1, 1, 1, 1, 0)
     metrics.watches_refused.add("WATCH_LAGGING")

@@ -42,6 +42,7 @@ def measured() -> dict[str, dict[str, set[str]]]:
     metrics.verdicts.add("secret_mismatch")
     metrics.statements.add("read")
     metrics.pool_state = lambda: (1, 1, 1)
+    metrics.purge_overdue_seconds = 1.0
     metrics.administrator_seconds_left = metrics.certificate_seconds_left = metrics.housekept_at = 1.0
     found: dict[str, dict[str, set[str]]] = {}
     for family in metrics.registry.collect():
@@ -81,7 +82,7 @@ def test_rule_says_how_bad_it_is_and_what_to_do(rule: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "subject", ["Down", "Database", "Errors", "Slow", "Administrator", "Certificate", "Partitions"]
+    "subject", ["Down", "Database", "Errors", "Slow", "Administrator", "Certificate", "Partitions", "Purge"]
 )
 def test_what_must_not_go_unnoticed_has_a_rule(subject: str) -> None:
     assert [rule for rule in RULES if subject in rule["alert"]]

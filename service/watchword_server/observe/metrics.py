@@ -116,6 +116,12 @@ class Metrics:
         """Until the first certificate of the TLS chain ends; None without TLS."""
         self.housekept_at: float | None = None
         """When partitions were last made ahead, in unix seconds; None before the first time."""
+        self.partitions_dropped = Tally()
+        """Partitions past their retention that this server dropped, by table."""
+        self.purges_put_off = 0
+        """Times that one could not be dropped."""
+        self.purge_overdue_seconds: float | None = None
+        """For how long the oldest partition has been past its retention, 0 if none is; None before the first look."""
         self.pool_state: Callable[[], tuple[int, int, int]] | None = None
         self.replica_state: ReplicaState | None = None
         """As of a second ago; replaced whole, because a scrape reads it on another thread."""
@@ -167,9 +173,24 @@ class Metrics:
                 "When partitions were last made ahead and old rows removed.",
                 value=self.housekept_at,
             )
+        yield from self._purge()
         build = GaugeMetricFamily("watchword_build_info", "Always 1; the label says what runs.", labels=["version"])
         build.add_metric([self._version], 1)
         yield build
+
+    def _purge(self) -> Iterator[Metric]:
+        yield _counter(
+            "watchword_partitions_dropped", "Partitions past their retention.", "table", self.partitions_dropped
+        )
+        yield CounterMetricFamily(
+            "watchword_purges_put_off", "Times that a partition could not be dropped.", value=self.purges_put_off
+        )
+        if self.purge_overdue_seconds is not None:
+            yield GaugeMetricFamily(
+                "watchword_purge_overdue_seconds",
+                "How long the oldest partition has been past its retention.",
+                value=self.purge_overdue_seconds,
+            )
 
     def _calls(self) -> Iterator[Metric]:
         calls = CounterMetricFamily("watchword_calls", "Calls ended, by method and status.", labels=["method", "code"])

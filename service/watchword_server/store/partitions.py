@@ -118,14 +118,14 @@ async def ensure_partitions(database: Database, *, ttl_max: timedelta, days: int
     async with database.connection() as connection:
         now: datetime = await connection.fetchval("select now()")
         # Postgres 17 and later open each partition to show its bounds, and may wait for that too.
-        covered = await _impatiently(connection, lambda: covered_ranges(connection))
+        covered = await impatiently(connection, lambda: covered_ranges(connection))
         # Events are stamped by the servers' clocks, some of which run behind the database's.
         ahead = (("tokens", now, now + ttl_max), ("audit_events", now - _CLOCK_SKEW_MAX, now))
         for parent, since, until in ahead:
             for partition in missing_partitions(parent, covered.get(parent, []), since, until, days):
                 if await _ensure(connection, partition):
                     made.append(partition.name)  # noqa: PERF401  # what was made is told even if a later one fails
-        covered = await _impatiently(connection, lambda: covered_ranges(connection))
+        covered = await impatiently(connection, lambda: covered_ranges(connection))
         for partition in unaccompanied(covered):
             if await _ensure(connection, partition):
                 made.append(partition.name)  # noqa: PERF401
@@ -180,7 +180,7 @@ async def _ensure(connection: Connection, partition: Partition) -> bool:
         return made
 
     try:
-        return await _impatiently(connection, create)
+        return await impatiently(connection, create)
     except (
         asyncpg.DuplicateTableError,
         asyncpg.DuplicateObjectError,  # The type of the same name that comes with a table.
@@ -191,7 +191,7 @@ async def _ensure(connection: Connection, partition: Partition) -> bool:
         return False
 
 
-async def _impatiently(connection: Connection, work: Callable[[], Awaitable[T]]) -> T:
+async def impatiently(connection: Connection, work: Callable[[], Awaitable[T]]) -> T:
     """Does the work in a transaction that gives up on a lock within a second, and is tried again."""
     for attempt in range(_ATTEMPTS_MAX):
         try:

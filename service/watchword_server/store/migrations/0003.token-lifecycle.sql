@@ -78,3 +78,66 @@ begin
   return true;
 end
 $$;
+
+-- Few rows: the latest of each lineage that was ever rotated.
+create index tokens_by_lineage on tokens (lineage_id) where lineage_id is not null and successor_id is null;
+
+-- When a lineage ends: at the end of the latest of its tokens, if that one is live, else null. Locks that token's row
+-- against being revoked or rotated. One that is being rotated is waited for, and then is the latest no more.
+create function lineage_ends_at(lineage uuid) returns timestamptz
+language plpgsql volatile strict set search_path = public, pg_temp as $$
+declare
+  head record;
+begin
+  for attempt in 1..3 loop
+    select tokens.expires_at, tokens.idle_expires_at, tokens.revoked_at into head
+    from tokens
+    where (tokens.id = lineage or tokens.lineage_id = lineage) and tokens.successor_id is null
+    for share;
+    if found then
+      return case
+        when head.revoked_at is null and least(head.expires_at, head.idle_expires_at) > now() then head.expires_at
+      end;
+    end if;
+  end loop;
+  return null;
+end
+$$;
+
+-- Drops one partition in which nothing can be valid any more. It runs as the owner of the schema and trusts nobody who
+-- calls it: no token lives beyond the instant that its id begins with, whatever its row says, and that of every id in
+-- here is past; and of the audit log it keeps 90 days, so that whoever takes over a server cannot unmake what it did.
+-- All or nothing, as every transaction. It gives up on a lock at once, because every reader queues behind one that waits.
+create function drop_partition(parent text, partition text) returns boolean
+language plpgsql security definer set search_path = public, pg_temp set lock_timeout = '250ms' as $$
+declare
+  bounds text;
+  ended_at timestamptz;
+begin
+  if parent not in ('tokens', 'token_usage', 'audit_events') or partition !~ ('^' || parent || '_[0-9]{8}$') then
+    raise exception 'not a partition of Watchword: %', partition;
+  end if;
+  select pg_get_expr(child.relpartbound, child.oid) into bounds
+  from pg_inherits
+  inner join pg_class as child on pg_inherits.inhrelid = child.oid
+  where
+    pg_inherits.inhparent = to_regclass(parent) and child.oid = to_regclass(quote_ident(partition))
+    and child.relkind = 'r';
+  if bounds is null then
+    return false;
+  end if;
+  -- The first millisecond that is wholly above it; null if it has no end.
+  ended_at := to_timestamp((
+    ('x' || left(replace(substring(bounds from 'TO \(''([0-9a-f-]{36})''\)$'), '-', ''), 12))::bit(48)::bigint + 1
+  ) / 1000.0);
+  if ended_at > now() - case parent when 'audit_events' then interval '90 days' else interval '0' end
+    or ended_at is null
+  then
+    raise exception 'not past: %', partition;
+  end if;
+  execute format('drop table %I', partition);
+  return true;
+end
+$$;
+
+revoke execute on function drop_partition(text, text) from public;

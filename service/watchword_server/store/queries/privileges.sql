@@ -22,5 +22,8 @@ union all
 select 'ensure_partition', 'execute'
 where not has_function_privilege(to_regprocedure('ensure_partition(text, text, uuid, uuid)'), 'execute')
 union all
+select 'drop_partition', 'execute'
+where not has_function_privilege(to_regprocedure('drop_partition(text, text)'), 'execute')
+union all
 select 'server_identity', 'execute'
 where not has_function_privilege(to_regprocedure('server_identity()'), 'execute')
