@@ -9,8 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Generic, Self, TypeVar
 
-from watchword_server.cli.errors import CommandError, ExitCode, from_rpc_error
+from watchword_server.cli.errors import CommandError, ExitCode
 from watchword_server.cli.output import Output
+from watchword_server.cli.rpc_errors import from_rpc_error
 from watchword_server.cli.secrets_input import read_secret_file
 from watchword_server.data_folder import ADMIN_TOKEN_FILE, default_data_folder
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from watchword_server.cli.connect import Endpoint, open_channel
-from watchword_server.cli.errors import from_rpc_error
+from watchword_server.cli.rpc_errors import from_rpc_error
 
 _TIMEOUT_SECONDS: Final = 5.0
 

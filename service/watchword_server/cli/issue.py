@@ -9,15 +9,24 @@ from uuid import uuid4
 
 import typer
 
+from watchword_server.cli.bindings import certificate_sha256
 from watchword_server.cli.connect import Session
 from watchword_server.cli.errors import CommandError, ExitCode
-from watchword_server.cli.options import duration
-from watchword_server.cli.output import message_json
+from watchword_server.cli.options import (
+    CertificateHashOption,
+    CertificateOption,
+    Kind,
+    QuietOption,
+    SecretFileOption,
+    duration,
+)
+from watchword_server.cli.secret_output import secret_place
 from watchword_server.cli.show_token import show_token
 
 if TYPE_CHECKING:
-    from watchword.v1.token_service_pb2 import Grant, IssueResponse
+    from watchword.v1.token_service_pb2 import Grant
 
+WATCHWORD: Final = "watchword"
 _GRANT_FIELDS: Final = ("scopes", "subjects", "audiences")
 _GRANT_HELP: Final = (
     "What the token's holder may put into tokens it issues: scopes=a.*,b.*,subjects=team/*,audiences=orders or the "
@@ -42,6 +51,25 @@ def issue(
             parser=duration, metavar="DURATION", help="How long it lives: 90d, 12h, 30m. Default: the server's."
         ),
     ] = None,
+    kind: Annotated[
+        Kind, typer.Option(help="A service's, a session that ends when it is idle, or someone's own.")
+    ] = Kind.SERVICE,
+    owner: Annotated[str, typer.Option(help="The subject that a personal token belongs to.", show_default=False)] = "",
+    idle: Annotated[
+        timedelta | None,
+        typer.Option(parser=duration, metavar="DURATION", help="A session ends when it is not used for so long: 30m."),
+    ] = None,
+    network: Annotated[
+        list[str] | None, typer.Option(metavar="CIDR", help="Where calls may come from: 10.1.0.0/16. Repeat for more.")
+    ] = None,
+    certificate: CertificateOption = None,
+    certificate_hash: CertificateHashOption = "",
+    tied: Annotated[
+        bool, typer.Option("--tied", help="It dies with the token that you call with, or that one's successors.")
+    ] = False,
+    renewable: Annotated[
+        bool, typer.Option("--renewable", help="So that it can rotate itself: adds the audience watchword.")
+    ] = False,
     name: Annotated[str, typer.Option(help="A label for people.", show_default=False)] = "",
     metadata: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="Handed to verifiers with every answer. Repeat.")
@@ -50,55 +78,46 @@ def issue(
         str,
         typer.Option(help="Makes running the command again safe for 24 h. Default: a random one.", show_default=False),
     ] = "",
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Only the secret on stdout, to pipe into a secret manager.")
-    ] = False,
+    secret_file: SecretFileOption = None,
+    quiet: QuietOption = False,
 ) -> None:
     """Make a token. Its secret is shown this once."""
     from watchword.v1.token_service_pb2 import IssueRequest
 
+    audiences = [*audience, WATCHWORD] if renewable and WATCHWORD not in audience else audience
     request = IssueRequest(
         subject=subject,
         scopes=scope or (),
-        audiences=audience,
+        audiences=audiences,
         grants=[parse_grant(text) for text in grant or ()],
         name=name,
         metadata=parse_metadata(metadata or []),
         request_id=request_id or f"cli-{uuid4().hex}",
+        kind=kind.message,
+        owner=owner,
+        allowed_networks=network or (),
+        certificate_sha256=certificate_sha256(certificate, certificate_hash),
+        tied=tied,
     )
     if ttl is not None:
         request.ttl.FromTimedelta(ttl)
-    try:
-        response = session.call(session.tokens.Issue, request)
-    except CommandError as error:
-        if error.exit_code is ExitCode.UNAVAILABLE:
-            error.remedy += (
-                "\nIf the token was made all the same, the same command names it when run with "
-                f"--request-id {request.request_id}"
-            )
-        raise
-    try:
-        _show(session, response, quiet)
-    except Exception as error:
-        raise CommandError(
-            f"the token {response.token.token_id} was made, but its secret could not be written out "
-            f"({type(error).__name__})",
-            f"The secret is lost. Revoke it: watchword revoke --id {response.token.token_id}, and issue another.",
-            ExitCode.BROKEN_PIPE,
-            "SECRET_LOST",
-        ) from None
-
-
-def _show(session: Session, response: IssueResponse, quiet: bool) -> None:
-    output = session.output
-    if quiet:
-        output.line(response.secret)
-    elif output.is_json:
-        output.json(message_json(response))
-    else:
-        show_token(output, response.token)
-        output.line(f"\n{response.secret}")
-        output.note("\nThis is the secret, shown this once and stored nowhere. Put it where it belongs now.")
+    if idle is not None:
+        request.idle_timeout.FromTimedelta(idle)
+    with secret_place(session, secret_file, quiet=quiet) as place:
+        try:
+            response = session.call(session.tokens.Issue, request)
+        except CommandError as error:
+            if error.exit_code is ExitCode.UNAVAILABLE:
+                error.remedy += (
+                    "\nIf the token was made all the same, the same command names it when run with "
+                    f"--request-id {request.request_id}"
+                )
+            raise
+        place.take(
+            response,
+            lambda: show_token(session.output, response.token),
+            f"Revoke it: watchword revoke --id {response.token.token_id}, and issue another.",
+        )
 
 
 def parse_metadata(pairs: list[str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import functools
 import inspect
 import os
@@ -9,13 +10,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Final, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Final, get_type_hints
 
 import typer
 
 from watchword_server.cli.connect import ADDRESS_DEFAULT, Session, endpoint, find_credential
 from watchword_server.cli.durations import parse_duration, parse_when
 from watchword_server.cli.output import Output, OutputFormat
+
+if TYPE_CHECKING:
+    from watchword.v1.token_service_pb2 import TokenKind
 
 _CONNECTION: Final = "Connection"
 
@@ -96,6 +100,55 @@ def when(text: str) -> datetime:
         return parse_when(text, datetime.now(UTC))
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
+
+
+WAIT_DEFAULT: Final = "75s"
+WaitOption = Annotated[
+    timedelta,
+    typer.Option(parser=duration, metavar="DURATION", help="How long to wait until every verifier knows."),
+]
+NoWaitOption = Annotated[
+    bool, typer.Option("--no-wait", help="Return once it is durable, not once every verifier knows.")
+]
+ForceOption = Annotated[bool, typer.Option("--force", help="Also if no administrator is left afterwards.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before ending many.")]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Only the secret on stdout, to pipe into a secret manager.")
+]
+SecretFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--secret-file", metavar="FILE", help="Write the secret there, mode 0600, in one step, and show it nowhere."
+    ),
+]
+CertificateOption = Annotated[
+    Path | None,
+    typer.Option("--certificate", metavar="FILE", help="The client certificate that calls come with: PEM or DER."),
+]
+CertificateHashOption = Annotated[
+    str,
+    typer.Option(
+        "--certificate-sha256",
+        metavar="HASH",
+        help="The same by the SHA-256 of its DER form, in hex or base64url (x5t#S256).",
+        show_default=False,
+    ),
+]
+
+
+class Kind(enum.StrEnum):
+    """What a token is for."""
+
+    SERVICE = "service"
+    SESSION = "session"
+    PERSONAL = "personal"
+
+    @property
+    def message(self) -> TokenKind.ValueType:
+        """As the API has it."""
+        from watchword.v1.token_service_pb2 import TokenKind
+
+        return TokenKind.Value(f"TOKEN_KIND_{self.name}")
 
 
 LimitOption = Annotated[int, typer.Option(min=1, max=1_000_000, help="At most so many.")]

@@ -9,8 +9,8 @@ import typer
 
 from watchword.token import PREFIX_DEFAULT
 from watchword_server.cli.errors import CommandError, ExitCode
-from watchword_server.cli.options import Connection
-from watchword_server.cli.revoke import WAIT_DEFAULT, NoWaitOption, WaitOption, check_wait
+from watchword_server.cli.options import WAIT_DEFAULT, Connection, NoWaitOption, WaitOption
+from watchword_server.cli.propagation import check_wait
 from watchword_server.cli.scan_report import Report, progress_on
 from watchword_server.cli.scan_revoke import revoke_found
 

@@ -53,6 +53,12 @@ class Report:
         objects = f" and {scanned.objects_count} objects of git's history" if scanned.objects_count else ""
         read = f"{scanned.files_count} file{'s' * (scanned.files_count != 1)}{objects}"
         self._output.note(f"{found} in {read} ({scanned.bytes_count / 1e6:.1f} MB).")
+        for token, successor_id in ended.successors.items() if ended is not None else ():
+            token_id = format_token_id(token.token_id)
+            self._output.note(
+                f"{token_id} was rotated; its successor {successor_id} was not found here, and lives on with the same"
+                f" rights. If it may have leaked too: watchword revoke --id {token_id} --cascade --reason LEAKED"
+            )
         if tokens and ended is None:
             self._output.note("Revoke them: the same with --revoke, or watchword revoke --id ID --reason LEAKED")
 
@@ -97,7 +103,7 @@ class Report:
                 "object_id": finding.object_id,
                 "token_id": format_token_id(finding.token.token_id),
                 "expires_by": _ends_by(finding),
-                **({} if ended is None else {"was_live": ended.was_live.get(finding.token)}),
+                **({} if ended is None else _became(finding, ended)),
             }
             for finding in scanned.findings
         ]
@@ -119,6 +125,13 @@ class Report:
                 "elapsed_seconds": round(ended.elapsed_seconds, 6),
             }
         )
+
+
+def _became(finding: Finding, ended: Ended) -> dict[str, object]:
+    return {
+        "was_live": ended.was_live.get(finding.token),
+        "live_successor_id": ended.successors.get(finding.token, ""),
+    }
 
 
 def _ends_by(finding: Finding) -> str:

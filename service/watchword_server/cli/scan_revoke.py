@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 from watchword.token import ParsedToken
 from watchword_server.cli.connect import Session
 from watchword_server.cli.errors import CommandError
-from watchword_server.cli.revoke import reached, revoked, tell_pending
+from watchword_server.cli.propagation import is_complete, tell_pending
+from watchword_server.cli.revoke import dead, revoked
 
 if TYPE_CHECKING:
     from watchword.v1.token_service_pb2 import RevokeResponse
@@ -26,6 +27,8 @@ class Ended:
 
     was_live: dict[ParsedToken, bool] = field(default_factory=dict)
     """Whether this ended the token. One that the server could not be asked about is not in it."""
+    successors: dict[ParsedToken, str] = field(default_factory=dict)
+    """The live successor of a token that was rotated, by id: it was not found, and lives on."""
     response: RevokeResponse | None = None
     """The answer that speaks for all of them, if any was live."""
     elapsed_seconds: float = 0.0
@@ -34,14 +37,12 @@ class Ended:
 
     @property
     def is_pending(self) -> bool:
-        from watchword.v1.token_service_pb2 import Propagation
-
-        return self.response is not None and self.response.propagation != Propagation.PROPAGATION_COMPLETE
+        return self.response is not None and not is_complete(self.response)
 
     @property
     def reached(self) -> str:
         """How far the news has come, in words; empty if there was none."""
-        return reached(self.response, self.elapsed_seconds) if self.response is not None else ""
+        return dead(self.response, self.elapsed_seconds) if self.response is not None else ""
 
 
 def revoke_found(session: Session, findings: Iterable[Finding], wait: timedelta, *, no_wait: bool) -> Ended:
@@ -58,6 +59,8 @@ def revoke_found(session: Session, findings: Iterable[Finding], wait: timedelta,
             ended.error = ended.error or error
             continue
         ended.was_live[token] = response.revoked_count > 0
+        if response.live_successor_id:
+            ended.successors[token] = response.live_successor_id
         if response.revoked_count:
             ended.response = response
             last = request
@@ -65,7 +68,7 @@ def revoke_found(session: Session, findings: Iterable[Finding], wait: timedelta,
         last.no_wait = False
         try:
             # It ends nothing any more, and waits for all that was ended before it.
-            ended.response = revoked(session, last, wait)
+            ended.response, _ = revoked(session, last, wait)
         except CommandError as error:
             ended.error = ended.error or error
     ended.elapsed_seconds = time.monotonic() - began

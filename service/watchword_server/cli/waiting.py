@@ -26,8 +26,9 @@ _NAMES_MAX: Final = 3
 _WATCHERS_MAX: Final = 1_000
 
 
-def wait_with_line(session: Session, call: PendingCall[R]) -> R:
-    """The call's result. On a terminal, a line on standard error says how it goes. Raises CommandError."""
+def wait_with_line(session: Session, call: PendingCall[R], doing: str) -> R:
+    """The call's result. On a terminal, a line on standard error says how it goes: `doing`, `Revoking` for instance.
+    Raises CommandError."""
     if session.output.is_json or not sys.stderr.isatty():
         return call.result()
     from rich.console import Console
@@ -36,7 +37,7 @@ def wait_with_line(session: Session, call: PendingCall[R]) -> R:
     began = time.monotonic()
     ask_at: float | None = began + _ASK_AFTER_SECONDS
     whom = ""
-    with Console(stderr=True, highlight=False, emoji=False).status("Revoking") as line:
+    with Console(stderr=True, highlight=False, emoji=False).status(doing) as line:
         while not call.ended_within(_TICK_SECONDS):
             now = time.monotonic()
             if ask_at is not None and now >= ask_at:
@@ -46,7 +47,7 @@ def wait_with_line(session: Session, call: PendingCall[R]) -> R:
                 except CommandError:
                     # Who may revoke need not be allowed to see the fleet, and a server in trouble has more to do.
                     ask_at = None
-            line.update(Text(f"Revoking: {seconds_text(now - began)}{f'; waits for {whom}' if whom else ''}"))
+            line.update(Text(f"{doing}: {seconds_text(now - began)}{f'; waits for {whom}' if whom else ''}"))
     return call.result()
 
 
