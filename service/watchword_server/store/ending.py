@@ -123,7 +123,7 @@ class _Share:
             details["issued_before"] = selector.issued_before.isoformat()
         if self.revocation.cascade:
             details["cascade"] = "true"
-        return Event("revoke", self.revocation.actor, self.named, details, self.event_id)
+        return Event("revoke", self.revocation.actor, self.named, details, event_id=self.event_id)
 
     def end_of(self, token_id: UUID) -> Event:
         """The end of one token beside the named one, so that a token's own events tell it, however it came. For every

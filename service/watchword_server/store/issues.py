@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
+from watchword.token import format_token_id
 from watchword_server.store.contract import (
     Issued,
     IssueOutcome,
@@ -14,11 +15,12 @@ from watchword_server.store.contract import (
     RequestIdUsed,
     RowRefusedError,
     StoreError,
+    SubjectBlocked,
 )
 from watchword_server.store.database import WRITE_ATTEMPTS_MAX, Connection, Database, query
 from watchword_server.store.gather import Gatherer
 from watchword_server.store.kept import Kept
-from watchword_server.store.rows import grants_text, new_event_id, pairs_text
+from watchword_server.store.rows import grants_text, new_event_id, pairs_text, scheme_or_null, seconds_of, words_text
 
 
 class Issues:
@@ -95,11 +97,13 @@ class Issues:
         conflicts: set[UUID] = set()
         for row in rows:
             if row["stored"]:
-                outcomes[row["id"]] = Issued(row["created_at"])
-            elif row["allowed"]:
-                conflicts.add(row["id"])
-            else:
+                outcomes[row["id"]] = Issued(row["created_at"], row["expires_at"])
+            elif not row["issuer_lives"]:
                 outcomes[row["id"]] = IssuerGone()
+            elif row["blocked_subject"] is not None:
+                outcomes[row["id"]] = SubjectBlocked(row["blocked_subject"])
+            else:
+                conflicts.add(row["id"])
         for token in tokens:
             if token.record.token_id in conflicts:
                 outcomes.update(await self._used(token))
@@ -125,6 +129,11 @@ class Issues:
 
 def _columns(token: NewToken) -> tuple[object, ...]:
     record, actor = token.record, token.actor
+    details = {"subject": record.subject, "scopes": " ".join(record.scopes)}
+    if record.owner:
+        details["owner"] = record.owner
+    if record.tied_to is not None:
+        details["tied_to"] = format_token_id(record.tied_to)
     return (
         record.token_id,
         record.pepper_version,
@@ -141,5 +150,13 @@ def _columns(token: NewToken) -> tuple[object, ...]:
         actor.subject,
         new_event_id(),
         actor.address,
-        json.dumps({"subject": record.subject, "scopes": " ".join(record.scopes)}),
+        json.dumps(details),
+        record.kind or None,
+        record.owner or None,
+        seconds_of(record.idle_timeout),
+        record.idle_expires_at,
+        words_text(record.allowed_networks),
+        record.certificate_sha256 or None,
+        record.tied_to,
+        scheme_or_null(record.digest_scheme),
     )

@@ -69,7 +69,7 @@ async def _restored(
             )
             count_ended += len(live)
     details = {"count": str(count_ended), "unknown": str(len(unknown))}
-    await record(connection, [Event("restored", _ACTOR, None, details, deed)])
+    await record(connection, [Event("restored", _ACTOR, None, details, event_id=deed)])
     await connection.execute(query("restored_epoch"))
     row = await connection.fetchrow(query("revoke_position"), True, [])
     return Restored(count_ended, len(unknown), row["epoch"])

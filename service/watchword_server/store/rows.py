@@ -6,15 +6,21 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
 from watchword.token import expires_at_ms
-from watchword_server.rules.tokens import Grant, TokenRecord
+from watchword_server.rules.tokens import Grant, TokenKind, TokenRecord
 
 _NOTHING: Mapping[str, str] = {}
-_COLUMNS: Final = slice(-len(TokenRecord._fields), None)
+# What null stands for: HMAC-SHA-256.
+DIGEST_SCHEME: Final = 1
+_LIFECYCLE_COLUMNS: Final = 12
+_COLUMNS: Final = slice(-len(TokenRecord._fields), -_LIFECYCLE_COLUMNS)
+_LIFECYCLE: Final = slice(-_LIFECYCLE_COLUMNS, None)
+# What most tokens have there: nulls.
+_PLAIN: Final = (None,) * _LIFECYCLE_COLUMNS
 
 
 def record_of(row: Any) -> TokenRecord:
@@ -28,7 +34,7 @@ def record_of(row: Any) -> TokenRecord:
         # The id is under the digest and the column is not: whoever can write rows cannot prolong a token.
         # (test_row_cannot_outlive_its_id)
         expires_at = datetime.fromtimestamp(ends_at_ms / 1000, UTC)
-    return TokenRecord(
+    record = TokenRecord(
         token_id,
         version,
         digest,
@@ -43,6 +49,27 @@ def record_of(row: Any) -> TokenRecord:
         issued_by,
         name or "",
         _NOTHING if metadata is None else json.loads(metadata),
+    )
+    lifecycle = row[_LIFECYCLE]
+    return record if lifecycle == _PLAIN else _with_lifecycle(record, lifecycle)
+
+
+def _with_lifecycle(record: TokenRecord, columns: Sequence[Any]) -> TokenRecord:
+    kind, owner, idle_seconds, idle_expires_at, networks, certificate, lineage_id, *rotation, tied_to, scheme = columns
+    predecessor_id, successor_id, rotated_at = rotation
+    return record._replace(
+        kind=TokenKind(kind or TokenKind.SERVICE),
+        owner=owner or "",
+        idle_timeout=None if idle_seconds is None else timedelta(seconds=idle_seconds),
+        idle_expires_at=idle_expires_at,
+        allowed_networks=networks or (),
+        certificate_sha256=certificate or b"",
+        lineage_id=lineage_id,
+        predecessor_id=predecessor_id,
+        successor_id=successor_id,
+        rotated_at=rotated_at,
+        tied_to=tied_to,
+        digest_scheme=scheme or DIGEST_SCHEME,
     )
 
 
@@ -65,6 +92,21 @@ def grants_text(grants: Sequence[Grant]) -> str | None:
 def pairs_text(pairs: Mapping[str, str]) -> str | None:
     """Metadata as JSON, None for none."""
     return json.dumps(dict(pairs)) if pairs else None
+
+
+def words_text(words: Sequence[str]) -> str | None:
+    """Words that hold no space as one text, None for none."""
+    return " ".join(words) or None
+
+
+def seconds_of(span: timedelta | None) -> int | None:
+    """A span in whole seconds."""
+    return None if span is None else int(span.total_seconds())
+
+
+def scheme_or_null(digest_scheme: int) -> int | None:
+    """A digest's scheme; null stands for the usual one and takes no room."""
+    return None if digest_scheme == DIGEST_SCHEME else digest_scheme
 
 
 def new_event_id() -> UUID:

@@ -130,7 +130,8 @@ begin
   ended_at := to_timestamp((
     ('x' || left(replace(substring(bounds from 'TO \(''([0-9a-f-]{36})''\)$'), '-', ''), 12))::bit(48)::bigint + 1
   ) / 1000.0);
-  if ended_at > now() - case parent when 'audit_events' then interval '90 days' else interval '0' end
+  -- In parentheses: the THEN of a bare CASE would end the condition.
+  if (ended_at > now() - case parent when 'audit_events' then interval '90 days' else interval '0' end)
     or ended_at is null
   then
     raise exception 'not past: %', partition;
