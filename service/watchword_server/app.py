@@ -19,6 +19,7 @@ from watchword_server.admin import AdministratorExistsError, make_administrator
 from watchword_server.answer.propagate import Propagating
 from watchword_server.answer.register import Registering
 from watchword_server.answer.revoke import Revoking
+from watchword_server.answer.usage import UsageBuffer
 from watchword_server.background import background
 from watchword_server.data_folder import ADMIN_TOKEN_FILE
 from watchword_server.observe.exposition import Exposition
@@ -102,7 +103,10 @@ async def serve(
         own = replica_parts(settings, parts.store, parts.fleet, clock, metrics)
         permits = Permits(settings.concurrent_calls_max)
         surroundings = Surroundings(own.store, parts.keyring, permits, settings.token_prefix)
-        watches = verifier_service(own, settings, surroundings, clock, metrics)
+        usage = UsageBuffer(clock.boottime)
+        watches = verifier_service(
+            own, settings, surroundings, clock, metrics, reported=lambda admitted, refused: usage.add(admitted)
+        )
         services = _handlers(parts, own, surroundings, watches, metrics, traces)
         health = HealthService(services)
         bound = _bind(settings, services, health, share_port=share_port)

@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from watchword.lease import Clock
@@ -17,12 +17,13 @@ from watchword_server.replica.member import Member, renew_every_seconds
 from watchword_server.replica.observer import Observer
 from watchword_server.replica.propagation import Propagation
 from watchword_server.replica.stream import Caller, WatcherStream
+from watchword_server.replica.usage import UsageReports
 from watchword_server.request.access import ACCESS
 from watchword_server.request.pipeline import Surroundings
 from watchword_server.request.standing import Standings
 from watchword_server.request.verifier_service import PATH, VerifierService, WatchLimits
 from watchword_server.settings import Settings
-from watchword_server.store.contract import Store
+from watchword_server.store.contract import Store, Use
 from watchword_server.store.fleet_contract import Fleet
 
 _log = logging.getLogger("watchword")
@@ -82,15 +83,27 @@ def replica_parts(settings: Settings, store: Store, fleet: Fleet, clock: Clock, 
 
 
 def verifier_service(
-    own: ReplicaParts, settings: Settings, surroundings: Surroundings, clock: Clock, metrics: Metrics
+    own: ReplicaParts,
+    settings: Settings,
+    surroundings: Surroundings,
+    clock: Clock,
+    metrics: Metrics,
+    reported: Callable[[Sequence[Use], Sequence[Use]], None],
 ) -> VerifierService:
-    """The service that verifiers attach to."""
+    """The service that verifiers attach to. `reported` is told what they admitted from memory, and what they refused."""
     standings = Standings(surroundings, ACCESS[PATH])
     own.member.heard = standings.heard
 
+    reports = UsageReports(settings.usage_interval_seconds, reported, metrics.usage_reports.add)
+
     def open_stream(caller: Caller, ready: Callable[[], None]) -> WatcherStream:
         return WatcherStream(
-            own.ledger, clock, caller=caller, ready=ready, ack_timeout_seconds=settings.ack_timeout_seconds
+            own.ledger,
+            clock,
+            caller=caller,
+            ready=ready,
+            ack_timeout_seconds=settings.ack_timeout_seconds,
+            reports=reports,
         )
 
     return VerifierService(

@@ -133,6 +133,8 @@ class Metrics:
         self.replicas_fenced = 0
         """Other servers that this one found dead and deleted."""
         self.watches_refused = Tally()
+        self.usage_reports = Tally()
+        """Verifiers' reports of what they admitted from memory: `received` or `refused`."""
         self._version = version
         self._methods: dict[str, MethodMeter] = {}
         self.registry.register(_Families(self))

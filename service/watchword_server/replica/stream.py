@@ -20,13 +20,12 @@ from watchword.v1 import verifier_service_pb2 as pb
 from watchword_server.replica import refusal
 from watchword_server.replica.change_log import Place
 from watchword_server.replica.flood import FloodGate
+from watchword_server.replica.hello import checked, lease_asked_seconds
 from watchword_server.replica.ledger import Ledger
 from watchword_server.replica.records import Watcher
 from watchword_server.replica.refusal import WatchRefusedError
+from watchword_server.replica.usage import UsageReports, uses_of
 
-KEY_BYTES: Final = 16
-NAME_CHARACTERS_MAX: Final = 255
-LIBRARY_CHARACTERS_MAX: Final = 64
 HELLO_SECONDS_MAX: Final = 5.0
 ACK_TIMEOUT_SECONDS: Final = 5.0
 GRANTS_WAITING_MAX: Final = 16
@@ -52,7 +51,8 @@ class _Granted:
 
 
 class WatcherStream:
-    """One stream's state. `ready` is called whenever `take` may have something to send."""
+    """One stream's state. `ready` is called whenever `take` may have something to send. Without `reports` the verifier
+    is not asked for any."""
 
     def __init__(
         self,
@@ -62,6 +62,7 @@ class WatcherStream:
         caller: Caller,
         ready: Callable[[], None],
         ack_timeout_seconds: float = ACK_TIMEOUT_SECONDS,
+        reports: UsageReports | None = None,
     ) -> None:
         self.waits_for_number: int | None = None
         self.acked = -1
@@ -71,7 +72,8 @@ class WatcherStream:
         self._ready = ready
         self._ack_timeout_seconds = ack_timeout_seconds
         self._opened_at = clock.boottime()
-        self._flood = FloodGate(clock)
+        self._reports = reports
+        self._flood = FloodGate(clock, report_every_seconds=0 if reports is None else reports.every_seconds)
         self._watcher: Watcher | None = None
         self._lease_seconds = 0.0
         self._resume: token_service_pb2.Position | None = None
@@ -174,6 +176,9 @@ class WatcherStream:
             if self._acknowledge(message.acknowledge.applied) and not self._ledger.draining:
                 self._grant_asked()
             return
+        if kind == "usage":
+            self._report(message.usage)
+            return
         self._flood.message()
         match kind:
             case "hello":
@@ -188,15 +193,7 @@ class WatcherStream:
                 raise refusal.protocol("a message without content")
 
     def _hello(self, hello: pb.Hello) -> None:
-        if len(hello.verifier_key) != KEY_BYTES:
-            raise refusal.protocol(f"verifier_key has {KEY_BYTES} bytes")
-        if max(len(hello.name), len(hello.instance)) > NAME_CHARACTERS_MAX:
-            raise refusal.protocol(f"name and instance have at most {NAME_CHARACTERS_MAX} characters")
-        if len(hello.library) > LIBRARY_CHARACTERS_MAX:
-            raise refusal.protocol(f"library has at most {LIBRARY_CHARACTERS_MAX} characters")
-        asked_seconds = hello.lease.seconds + hello.lease.nanos / 1e9
-        if asked_seconds <= 0:
-            raise refusal.protocol("lease is a positive duration")
+        asked_seconds = lease_asked_seconds(hello)
         if self._ledger.draining:
             raise refusal.draining()
         if not self._ledger.granting:
@@ -205,8 +202,8 @@ class WatcherStream:
         if self._ledger.subject_of(hello.verifier_key) not in (None, self._caller.subject):
             raise refusal.protocol("verifier_key belongs to another caller")
         self._lease_seconds = min(asked_seconds, self._ledger.lease_seconds_max)
-        self._flood.renew_every_seconds = max(RENEW_EVERY_SECONDS_MIN, self._lease_seconds / RENEWALS_PER_LEASE)
-        self._resume = self._position(hello.resume_from) if hello.HasField("resume_from") else None
+        self._flood.renews(every_seconds=max(RENEW_EVERY_SECONDS_MIN, self._lease_seconds / RENEWALS_PER_LEASE))
+        self._resume = checked(hello.resume_from) if hello.HasField("resume_from") else None
         self._watcher = Watcher(
             hello.verifier_key, hello.name, hello.instance, hello.library, self._caller.address, self._caller.subject
         )
@@ -233,6 +230,7 @@ class WatcherStream:
                 lease=_duration(self._lease_seconds),
                 renew_every=_duration(self._flood.renew_every_seconds),
                 position=_position(epoch, number),
+                usage_every=None if self._reports is None else _duration(self._reports.every_seconds),
             )
         )
         self._ledger.attach(self)
@@ -250,6 +248,19 @@ class WatcherStream:
         self._asked = renew.nonce
         self._grant_asked()
 
+    def _report(self, report: pb.UsageReport) -> None:
+        """What the verifier admitted from memory. It neither owes it nor is it owed anything for it."""
+        if self._reports is None:
+            raise refusal.protocol("usage was not asked for")
+        try:
+            self._flood.report()
+            admitted, refused = uses_of(report, self._caller.subject)
+        except WatchRefusedError:
+            self._reports.count("refused")
+            raise
+        self._reports.count("received")
+        self._reports.take(admitted, refused)
+
     def _grant_asked(self) -> None:
         """Grants the latest lease asked for, once all that was known when the stream began is acknowledged. Who comes
         again, under this key or a new one, would else hold up a position for as long as it likes
@@ -266,7 +277,7 @@ class WatcherStream:
 
     def _acknowledge(self, applied: token_service_pb2.Position) -> bool:
         """False for a position of another epoch than the stream's: it was sent before the reset arrived."""
-        self._position(applied)
+        checked(applied)
         epoch = self._ledger.epoch
         if epoch is None or applied.epoch != epoch.bytes or self._epoch != epoch:
             return False
@@ -330,12 +341,6 @@ class WatcherStream:
                 lease=_duration(granted.lease_seconds),
             )
         )
-
-    @staticmethod
-    def _position(position: token_service_pb2.Position) -> token_service_pb2.Position:
-        if len(position.epoch) != KEY_BYTES:
-            raise refusal.protocol(f"an epoch has {KEY_BYTES} bytes")
-        return position
 
 
 def _position(epoch: UUID, number: int) -> token_service_pb2.Position:

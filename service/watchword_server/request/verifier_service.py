@@ -33,7 +33,10 @@ PATH: Final = f"/{SERVICE.full_name}/Watch"
 CHECK_SECONDS: Final = 1.0
 """How often a quiet stream is looked at: whether its verifier lags."""
 MESSAGE_BYTES_MAX: Final = 4096
-"""A hello with the longest names. Nothing that a verifier says is longer."""
+"""A hello with the longest names. Nothing that a verifier says is longer, but for its reports."""
+REPORT_BYTES_MAX: Final = 1024 * 1024
+"""A thousand uses with a thousand bytes each."""
+_REPORT: Final = bytes([pb.WatchRequest.USAGE_FIELD_NUMBER << 3 | 2])
 ABORT_SECONDS_MAX: Final = 5.0
 """A status waits behind what was written, and a reader that does not read takes neither."""
 _log = logging.getLogger(__name__)
@@ -204,7 +207,8 @@ class VerifierService:
 
 
 def _parse(data: bytes) -> pb.WatchRequest:
-    if len(data) > MESSAGE_BYTES_MAX:
+    # A report tells by its first byte what it is; what only begins as one is cut at the next look.
+    if len(data) > (REPORT_BYTES_MAX if data.startswith(_REPORT) else MESSAGE_BYTES_MAX):
         raise refusal.protocol("the message is too long")
     try:
         message = pb.WatchRequest.FromString(data)
