@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from watchword.v1.audit_service_pb2_grpc import AuditServiceStub
     from watchword.v1.fleet_service_pb2_grpc import FleetServiceStub
+    from watchword.v1.subject_service_pb2_grpc import SubjectServiceStub
     from watchword.v1.token_service_pb2_grpc import TokenServiceStub
 
 ADDRESS_DEFAULT: Final = "127.0.0.1:7600"
@@ -35,6 +36,8 @@ class Credential:
 
     secret: str = field(repr=False)
     source: str
+    file: Path | None = None
+    """Where it can be replaced, if it came from a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +125,12 @@ def find_credential(token_file: Path | None, environment: Mapping[str, str], is_
     The last one is for servers on this machine only: an address on the network must not be able to ask for it.
     """
     if token_file is not None:
-        return Credential(read_secret_file(token_file, str(token_file)), str(token_file))
+        return Credential(read_secret_file(token_file, str(token_file)), str(token_file), token_file)
     if secret := environment.get("WATCHWORD_TOKEN", "").strip():
         return Credential(secret, "WATCHWORD_TOKEN")
     if configured := environment.get("WATCHWORD_TOKEN_FILE"):
-        return Credential(read_secret_file(Path(configured), f"WATCHWORD_TOKEN_FILE ({configured})"), configured)
+        file = Path(configured)
+        return Credential(read_secret_file(file, f"WATCHWORD_TOKEN_FILE ({configured})"), configured, file)
     if is_local:
         found = data_folder(environment) / ADMIN_TOKEN_FILE
         try:
@@ -134,7 +138,7 @@ def find_credential(token_file: Path | None, environment: Mapping[str, str], is_
         except PermissionError:
             present = False
         if present:
-            return Credential(read_secret_file(found, str(found)), str(found))
+            return Credential(read_secret_file(found, str(found)), str(found), found)
     raise CommandError(
         "no token to call the server with",
         "Give one with --token-file, WATCHWORD_TOKEN or WATCHWORD_TOKEN_FILE"
@@ -183,6 +187,17 @@ class Session:
         from watchword.v1.fleet_service_pb2_grpc import FleetServiceStub
 
         return FleetServiceStub(self._channel)
+
+    @property
+    def subjects(self) -> SubjectServiceStub:
+        from watchword.v1.subject_service_pb2_grpc import SubjectServiceStub
+
+        return SubjectServiceStub(self._channel)
+
+    @property
+    def own_file(self) -> Path | None:
+        """The file that the caller's token came from, if it came from one."""
+        return self._credential.file
 
     @property
     def own_secret(self) -> str:

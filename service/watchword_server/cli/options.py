@@ -110,6 +110,9 @@ WaitOption = Annotated[
 NoWaitOption = Annotated[
     bool, typer.Option("--no-wait", help="Return once it is durable, not once every verifier knows.")
 ]
+ReasonOption = Annotated[
+    str, typer.Option(help="For the audit log: LEAKED, ROTATED, RETIRED, or words.", show_default=False)
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="Also if no administrator is left afterwards.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before ending many.")]
 QuietOption = Annotated[

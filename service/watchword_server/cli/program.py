@@ -15,21 +15,26 @@ from watchword_server.cli import (
     doctor,
     issue,
     keyring,
+    narrow,
     restored,
     revoke,
+    rotate,
     scan,
     scopes,
     serve,
+    subjects,
+    token_scopes,
     tokens,
     validate,
     watchers,
+    whoami,
 )
 from watchword_server.cli.options import perhaps_remote, remote
 
 _OPERATE: Final = "Operate the server"
 _EPILOG: Final = (
     "Exit codes: 0 done or active, 1 the answer is no, 2 usage, 3 unavailable, 4 nothing matched, 5 denied, "
-    "6 conflict, 7 revoked but pending, 70 defect, 78 configuration."
+    "6 conflict, 7 done but pending, 70 defect, 78 configuration."
 )
 
 
@@ -49,7 +54,25 @@ def build() -> typer.Typer:
     _command(program, "issue", remote(issue.issue))
     _command(program, "validate", remote(validate.validate))
     _command(program, "revoke", remote(revoke.revoke))
-    _group(program, "tokens", "Look at tokens' records.", list=remote(tokens.list_tokens), show=remote(tokens.show))
+    _command(program, "rotate", remote(rotate.rotate))
+    _command(program, "whoami", remote(whoami.whoami))
+    _group(
+        program,
+        "tokens",
+        "Tokens' records, and what they need no more.",
+        list=remote(tokens.list_tokens),
+        show=remote(tokens.show),
+        scopes=remote(token_scopes.token_scopes),
+        narrow=remote(narrow.narrow),
+    )
+    _group(
+        program,
+        "subjects",
+        "For whom nothing can be issued.",
+        block=remote(subjects.block),
+        unblock=remote(subjects.unblock),
+        list=remote(subjects.list_blocked),
+    )
     _group(
         program,
         "scopes",

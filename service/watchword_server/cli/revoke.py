@@ -11,7 +11,15 @@ import typer
 from watchword_server.cli.confirm import confirm, refuse_without_terminal
 from watchword_server.cli.connect import Session
 from watchword_server.cli.errors import CommandError, ExitCode
-from watchword_server.cli.options import WAIT_DEFAULT, ForceOption, NoWaitOption, WaitOption, YesOption, when
+from watchword_server.cli.options import (
+    WAIT_DEFAULT,
+    ForceOption,
+    NoWaitOption,
+    ReasonOption,
+    WaitOption,
+    YesOption,
+    when,
+)
 from watchword_server.cli.output import instant, message_json
 from watchword_server.cli.propagation import (
     Told,
@@ -30,7 +38,8 @@ if TYPE_CHECKING:
 
 _PROMPT: Final = "Token to revoke (not shown): "
 _COUNT_MAX: Final = 1_000
-_AGAIN: Final = "; running this again waits again"
+# What `tell_pending` says of a revocation.
+AGAIN: Final = "; running this again waits again"
 
 
 def revoke(
@@ -60,9 +69,7 @@ def revoke(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what it would end.")] = False,
     force: ForceOption = False,
-    reason: Annotated[
-        str, typer.Option(help="For the audit log: LEAKED, ROTATED, RETIRED, or words.", show_default=False)
-    ] = "",
+    reason: ReasonOption = "",
     wait: WaitOption = WAIT_DEFAULT,  # type: ignore[assignment]  # the parser reads defaults too
     no_wait: NoWaitOption = False,
     yes: YesOption = False,
@@ -107,7 +114,7 @@ def revoke(
     if response.revoked_count == 0:
         raise nothing_matched(_of_earlier_ones(response))
     if not is_complete(response) and not no_wait:
-        tell_pending(session, response, _AGAIN)
+        tell_pending(session, response, AGAIN)
         raise typer.Exit(ExitCode.PENDING)
 
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from watchword_server.cli.bindings import certificate_sha256
 from watchword_server.cli.connect import Session
 from watchword_server.cli.durations import format_duration
 from watchword_server.cli.errors import CommandError, ExitCode
+from watchword_server.cli.options import CertificateHashOption, CertificateOption
 from watchword_server.cli.output import message_json
 from watchword_server.cli.secrets_input import read_secret
 from watchword_server.cli.show_token import token_fields
 
 if TYPE_CHECKING:
-    from watchword.v1.token_service_pb2 import ActiveToken, Explanation
+    from watchword.v1.token_service_pb2 import ActiveToken, Explanation, Token
 
 _PROMPT: Final = "Token to validate (not shown): "
 # What each VerdictReason means to an operator, and what to do.
@@ -29,7 +33,24 @@ _REASONS: Final = {
     "EXPIRED": "It has expired. Issue a new one.",
     "REVOKED": "It was revoked. Issue a new one.",
     "AUDIENCE_MISMATCH": "It is good, but not for this verifier. Issue one that names the verifier as an audience.",
+    "IDLE": "The session was not used for its idle timeout, and has ended. Its user has to sign in again.",
+    "ROTATED": "It was rotated, and its grace period is over. Whoever presents it has not taken its successor, or found"
+    " it somewhere: `watchword audit list --action rotated_token_presented` says where it turned up.",
+    "NETWORK_MISMATCH": "It is good, but not from this address: see allowed_networks. Is the caller behind a proxy that"
+    " the verifier does not trust? To judge a call, give its address: --client-ip.",
+    "CERTIFICATE_MISMATCH": "It is good, but not with this client certificate, or without one. Was the certificate"
+    " renewed? Then issue one for the new: watchword issue --certificate FILE."
+    " To judge a call, give its: --certificate.",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """What the call would need, and where it would come from."""
+
+    scopes: Sequence[str]
+    client_ip: str
+    certificate_sha256: bytes
 
 
 def validate(
@@ -45,25 +66,32 @@ def validate(
     as_verifier: Annotated[
         str, typer.Option("--as", metavar="VERIFIER", help="Judge as this service would; implies --explain.")
     ] = "",
+    client_ip: Annotated[
+        str, typer.Option("--client-ip", metavar="ADDRESS", help="Where the call would come from.", show_default=False)
+    ] = "",
+    certificate: CertificateOption = None,
+    certificate_hash: CertificateHashOption = "",
 ) -> None:
     """Judge a token: exit code 0 if it is active (and holds the scopes), 1 if not.
 
     The token is read from standard input, a file, or a prompt that does not echo; never from arguments.
     """
+    call = _Call(scope or [], client_ip, certificate_sha256(certificate, certificate_hash))
     secret = read_secret(file, _PROMPT)
-    active = (
-        _explain(session, secret, scope or [], as_verifier)
-        if explain or as_verifier
-        else _ask(session, secret, scope or [])
-    )
-    if not active:
+    if not (_explain(session, secret, call, as_verifier) if explain or as_verifier else _ask(session, secret, call)):
         raise typer.Exit(ExitCode.NO)
 
 
-def _ask(session: Session, secret: str, scopes: list[str]) -> bool:
+def _ask(session: Session, secret: str, call: _Call) -> bool:
     from watchword.v1.token_service_pb2 import ValidateRequest
 
-    response = session.call(session.tokens.Validate, ValidateRequest(token=secret, required_scopes=scopes))
+    request = ValidateRequest(
+        token=secret,
+        required_scopes=call.scopes,
+        client_ip=call.client_ip,
+        certificate_sha256=call.certificate_sha256,
+    )
+    response = session.call(session.tokens.Validate, request)
     verdict = response.WhichOneof("verdict")
     if verdict is None:
         raise CommandError(
@@ -99,7 +127,7 @@ def _active_fields(token: ActiveToken) -> list[tuple[str, str]]:
     ]
 
 
-def _explain(session: Session, secret: str, scopes: list[str], as_verifier: str) -> bool:
+def _explain(session: Session, secret: str, call: _Call, as_verifier: str) -> bool:
     from watchword.v1.token_service_pb2 import GetTokenRequest, GetTokenResponse, VerdictReason
 
     # Without --as the question is the one that Validate answers: good for the caller itself?
@@ -109,7 +137,13 @@ def _explain(session: Session, secret: str, scopes: list[str], as_verifier: str)
     try:
         response = session.call(
             session.tokens.GetToken,
-            GetTokenRequest(token=secret, as_verifier=verifier, required_scopes=scopes),
+            GetTokenRequest(
+                token=secret,
+                as_verifier=verifier,
+                required_scopes=call.scopes,
+                client_ip=call.client_ip,
+                certificate_sha256=call.certificate_sha256,
+            ),
         )
     except CommandError as error:
         if error.exit_code is not ExitCode.NOTHING_MATCHED:
@@ -126,12 +160,17 @@ def _explain(session: Session, secret: str, scopes: list[str], as_verifier: str)
                 ("verdict", "active" if reason == "ACTIVE" else "refused"),
                 ("for verifier", verifier),
                 ("reason", reason.lower()),
-                ("", _REASONS.get(reason, "")),
+                ("", _in_words(reason, response.token)),
                 ("missing_scopes", "  ".join(response.explanation.missing_scopes)),
                 *(token_fields(response.token) if response.HasField("token") else ()),
             ]
         )
     return response.explanation.reason == VerdictReason.VERDICT_REASON_ACTIVE
+
+
+def _in_words(reason: str, token: Token) -> str:
+    words = _REASONS.get(reason, "")
+    return f"Its successor is {token.successor_id}. {words}" if reason == "ROTATED" and token.successor_id else words
 
 
 def _reason_name(explanation: Explanation) -> str:
