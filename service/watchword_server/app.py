@@ -15,10 +15,14 @@ import grpc
 import uvloop
 
 from watchword.lease import SystemClock
+from watchword.network import TrustedProxies
 from watchword_server.admin import AdministratorExistsError, make_administrator
+from watchword_server.answer.block import Blocking
+from watchword_server.answer.narrow import Narrower
 from watchword_server.answer.propagate import Propagating
 from watchword_server.answer.register import Registering
 from watchword_server.answer.revoke import Revoking
+from watchword_server.answer.rotate import Rotating
 from watchword_server.answer.usage import UsageBuffer
 from watchword_server.background import background
 from watchword_server.data_folder import ADMIN_TOKEN_FILE
@@ -33,7 +37,10 @@ from watchword_server.replica_parts import ReplicaParts, replica_parts, verifier
 from watchword_server.request.access import ACCESS, check_access
 from watchword_server.request.audit_service import AuditService
 from watchword_server.request.fleet_service import FleetService
+from watchword_server.request.lifecycle import TokenLifecycle
 from watchword_server.request.pipeline import Permits, Surroundings, handler
+from watchword_server.request.reading import TokenReading
+from watchword_server.request.subject_service import SubjectService
 from watchword_server.request.token_service import TokenService
 from watchword_server.request.verifier_service import PATH, VerifierService
 from watchword_server.rules.verdicts import Reason
@@ -102,7 +109,8 @@ async def serve(
         parts.fleet.open()
         own = replica_parts(settings, parts.store, parts.fleet, clock, metrics)
         permits = Permits(settings.concurrent_calls_max)
-        surroundings = Surroundings(own.store, parts.keyring, permits, settings.token_prefix)
+        proxies = TrustedProxies(settings.trusted_proxies)
+        surroundings = Surroundings(own.store, parts.keyring, permits, settings.token_prefix, proxies)
         usage = UsageBuffer(clock.boottime)
         watches = verifier_service(
             own, settings, surroundings, clock, metrics, reported=lambda admitted, refused: usage.add(admitted)
@@ -174,16 +182,29 @@ def _handlers(
         # By identity: hashing an Enum's member, or asking for its value, is a call into Python for each verdict.
         metrics.verdicts.add(labels[id(reason)])
 
+    settings = parts.settings
+    propagating = Propagating(own.propagation, wait_seconds_max=settings.revoke_wait_seconds_max)
+    rotating = Rotating(
+        parts.store,
+        own.store,
+        parts.mint,
+        ttl_max=timedelta(seconds=settings.ttl_seconds_max),
+        grace_default=timedelta(seconds=settings.rotation_grace_seconds),
+        grace_max=timedelta(seconds=settings.rotation_grace_seconds_max),
+    )
     services = (
-        TokenService(
-            store=own.store,
-            digests=parts.keyring,
+        TokenService(digests=parts.keyring, count_verdict=count_verdict),
+        TokenLifecycle(
+            store=parts.store,
             issuing=parts.issuing,
+            rotating=rotating,
+            narrower=Narrower(parts.store, own.store),
             revoking=Revoking(parts.store, parts.keyring),
-            propagating=Propagating(own.propagation, wait_seconds_max=parts.settings.revoke_wait_seconds_max),
+            propagating=propagating,
             registering=Registering(parts.store),
-            count_verdict=count_verdict,
         ),
+        TokenReading(store=parts.store, reads=own.store, digests=parts.keyring),
+        SubjectService(store=parts.store, blocking=Blocking(parts.store), propagating=propagating),
         AuditService(parts.store),
         FleetService(parts.fleet),
     )

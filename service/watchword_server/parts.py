@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from watchword_server.answer.issue import Issuing
+from watchword_server.answer.mint import Mint
 from watchword_server.data_folder import KEYRING_FILE
 from watchword_server.embedded import EmbeddedPostgres
 from watchword_server.keyring import Keyring
@@ -31,6 +32,7 @@ class Parts:
     store: PostgresStore
     fleet: PostgresFleet
     """Neither listening nor joined: that is for whoever serves."""
+    mint: Mint
     issuing: Issuing
     embedded: EmbeddedPostgres | None
 
@@ -81,15 +83,14 @@ async def opened(
                 count_statement=count_statement,
             )
             fleet = PostgresFleet(database, read_timeout_seconds=settings.statement_timeout_seconds)
-            issuing = Issuing(
-                store,
+            mint = Mint(
                 keyring,
                 token_prefix=settings.token_prefix,
-                ttl_default=timedelta(seconds=settings.default_ttl_seconds),
-                ttl_max=ttl_max,
+                idle_slack=timedelta(seconds=settings.usage_slack_seconds),
             )
+            issuing = Issuing(store, mint, ttl_default=timedelta(seconds=settings.default_ttl_seconds), ttl_max=ttl_max)
             try:
-                yield Parts(settings, database, keyring, store, fleet, issuing, embedded)
+                yield Parts(settings, database, keyring, store, fleet, mint, issuing, embedded)
             finally:
                 await store.close()
                 await fleet.close()

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
+from watchword.network import canonical_network
 from watchword.token import PREFIX_DEFAULT, check_prefix
 from watchword_server.data_folder import POSTGRES_SOCKET, default_data_folder
 from watchword_server.settings_environment import SettingsError, read_environment
@@ -55,6 +56,8 @@ class Settings(BaseModel):
     tls_client_ca_file: Path | None = None
     """With it, a client must show a certificate that one of these authorities signed."""
     allow_plaintext_on_network_danger: bool = False
+    trusted_proxies: tuple[str, ...] = ()
+    """Networks of proxies whose `x-forwarded-for` is believed, for callers whose own tokens are bound to networks."""
     reflection: bool = True
 
     token_prefix: str = PREFIX_DEFAULT
@@ -86,6 +89,9 @@ class Settings(BaseModel):
     watches_per_caller_max: int = Field(default=200, ge=1, le=100_000)
     usage_interval_seconds: float = Field(default=60.0, ge=0.05, le=3600, allow_inf_nan=False)
     """How often verifiers tell which tokens they admitted, and how often what is known of tokens' use is stored."""
+    rotation_grace_seconds: int = Field(default=3600, ge=0, le=366 * DAY_SECONDS)
+    """How long a rotated token lives on where nobody says otherwise."""
+    rotation_grace_seconds_max: int = Field(default=7 * DAY_SECONDS, ge=0, le=366 * DAY_SECONDS)
     rotation_silence_seconds: float = Field(default=600.0, ge=0, le=30 * DAY_SECONDS, allow_inf_nan=False)
     """How long a rotated token has to be silent, while its successor is in use, to end early. 0: it never does."""
 
@@ -153,6 +159,12 @@ class Settings(BaseModel):
     def _prefix_usable(cls, value: str) -> str:
         return check_prefix(value)
 
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _networks(cls, value: Any) -> Any:
+        listed = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+        return tuple(canonical_network(network) for network in listed)
+
     @field_validator("log_level", "log_format", "transport", mode="before")
     @classmethod
     def _any_case(cls, value: Any) -> Any:
@@ -178,6 +190,11 @@ class Settings(BaseModel):
         if self.default_ttl_seconds > self.ttl_seconds_max:
             problems.append(
                 "WATCHWORD_DEFAULT_TTL_SECONDS is above WATCHWORD_TTL_SECONDS_MAX: lower one or raise the other"
+            )
+        if self.rotation_grace_seconds > self.rotation_grace_seconds_max:
+            problems.append(
+                "WATCHWORD_ROTATION_GRACE_SECONDS is above WATCHWORD_ROTATION_GRACE_SECONDS_MAX: lower one or raise the"
+                " other"
             )
         if problems:
             raise ValueError("\n".join(problems))

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from watchword_server.admin import BOOTSTRAP_TTL, AdministratorExistsError, BootstrapResult, make_administrator
 from watchword_server.answer.issue import Issuing
+from watchword_server.answer.mint import Mint
 from watchword_server.keyring import Keyring
 from watchword_server.settings import Settings
 from watchword_server.store.administrators import last_administrator_ends_at
@@ -29,7 +30,8 @@ async def make(dsn: str, keyring: Keyring) -> BootstrapResult:
     database = await Database.open(dsn, pool_size_max=POOL_SIZE, connect_timeout_seconds=60)
     await ensure_partitions(database, ttl_max=TTL_MAX, days=30)
     store = PostgresStore(database)
-    issuing = Issuing(store, keyring, token_prefix="ww_", ttl_default=TTL_MAX, ttl_max=TTL_MAX)
+    mint = Mint(keyring, token_prefix="ww_", idle_slack=timedelta())
+    issuing = Issuing(store, mint, ttl_default=TTL_MAX, ttl_max=TTL_MAX)
     try:
         async with asyncio.timeout(60):
             return await make_administrator(database, issuing, ttl=BOOTSTRAP_TTL)

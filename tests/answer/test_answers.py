@@ -19,6 +19,7 @@ from watchword_server.answer.errors import (
     ScopeOwnedError,
 )
 from watchword_server.answer.issue import IssuedToken, IssueOrder, Issuing
+from watchword_server.answer.mint import Mint
 from watchword_server.answer.register import Registering
 from watchword_server.answer.revoke import RevokeOrder, Revoking
 from watchword_server.keyring import Keyring
@@ -39,7 +40,8 @@ class Authority:
     def __init__(self, store: PostgresStore) -> None:
         self.store = store
         self.keyring = Keyring.generate()
-        self.issuing = Issuing(store, self.keyring, token_prefix="ww_", ttl_default=TTL_DEFAULT, ttl_max=TTL_MAX)
+        mint = Mint(self.keyring, token_prefix="ww_", idle_slack=timedelta())
+        self.issuing = Issuing(store, mint, ttl_default=TTL_DEFAULT, ttl_max=TTL_MAX)
         self.revoking = Revoking(store, self.keyring)
         self.registering = Registering(store)
 

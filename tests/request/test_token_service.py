@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
-from typing import Any, cast
+from typing import cast
 from uuid import UUID
 
 from watchword.token import new_token, new_token_id
@@ -32,16 +32,7 @@ RECORD = TokenRecord(
 
 
 def service() -> TokenService:
-    unused: Any = None
-    return TokenService(
-        store=unused,
-        digests=KEYRING,
-        issuing=unused,
-        revoking=unused,
-        propagating=unused,
-        registering=unused,
-        count_verdict=lambda reason: None,
-    )
+    return TokenService(digests=KEYRING, count_verdict=lambda reason: None)
 
 
 async def test_a_batch_of_many_scopes_gives_way_to_others() -> None:

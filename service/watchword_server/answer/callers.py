@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from watchword.token import ParsedToken
 from watchword_server.answer.errors import CallerUnknownError, ScopeMissingError
 from watchword_server.answer.proof import Digests, examine
 from watchword_server.rules.tokens import WATCHWORD, TokenRecord
-from watchword_server.rules.verdicts import Reason
+from watchword_server.rules.verdicts import NO_EVIDENCE, Evidence, Reason, is_bound
 from watchword_server.store.contract import Snapshot
 
 
-def authenticate(digests: Digests, token: ParsedToken, snapshot: Snapshot, *, required: tuple[str, ...]) -> TokenRecord:
+def authenticate(
+    digests: Digests,
+    token: ParsedToken,
+    snapshot: Snapshot,
+    *,
+    required: tuple[str, ...],
+    evidence: Callable[[], Evidence] = lambda: NO_EVIDENCE,
+) -> TokenRecord:
     """The caller's record, or CallerUnknownError, ScopeMissingError, PepperUnknownError.
+
+    `evidence` says where the call comes from; it is asked only about callers with bound tokens.
 
     A token good for other services only is refused here as any inactive one: a service cannot replay to Watchword a
     bearer token that it received (test_token_for_another_audience_is_refused).
@@ -21,10 +32,16 @@ def authenticate(digests: Digests, token: ParsedToken, snapshot: Snapshot, *, re
     known = snapshot.authenticated.get((token.text, required))
     if known is not None:
         return known
-    verdict = examine(digests, token, snapshot, verifier=WATCHWORD, required=required)
+    row = snapshot.rows.get(token.token_id)
+    bound = row is not None and is_bound(row)
+    verdict = examine(
+        digests, token, snapshot, verifier=WATCHWORD, required=required, evidence=evidence() if bound else None
+    )
     if verdict.reason is Reason.ACTIVE:
         assert verdict.record is not None
-        snapshot.authenticated[token.text, required] = verdict.record
+        # Another call with a bound token may come from elsewhere (test_a_bound_callers_token_is_good_from_there_only).
+        if not bound:
+            snapshot.authenticated[token.text, required] = verdict.record
         return verdict.record
     if verdict.reason is Reason.SCOPE_MISSING:
         raise ScopeMissingError(verdict.missing[0])

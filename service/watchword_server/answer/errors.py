@@ -69,6 +69,36 @@ class RequestIdUsedError(RefusalError):
         )
 
 
+class SubjectBlockedError(RefusalError):
+    """Nothing may be issued for a subject or owner."""
+
+    reason = "SUBJECT_BLOCKED"
+
+    def __init__(self, subject: str) -> None:
+        super().__init__(
+            f"'{subject}' is blocked: nothing is issued for it until it is unblocked", {"subject": subject}
+        )
+
+
+class TokenRotatedError(RefusalError):
+    """The token to be rotated has a successor, made by another request."""
+
+    reason = "TOKEN_ROTATED"
+
+    def __init__(self, successor_id: UUID) -> None:
+        shown = format_token_id(successor_id)
+        super().__init__(f"this token was rotated before: its successor is {shown}", {"token_id": shown})
+
+
+class TokenNotLiveError(RefusalError):
+    """What is to be rotated or narrowed has ended."""
+
+    reason = "TOKEN_NOT_LIVE"
+
+    def __init__(self) -> None:
+        super().__init__("the token is revoked or has expired, or what it is tied to has ended: issue a new one")
+
+
 class ScopeOwnedError(RefusalError):
     """A scope's name belongs to another subject."""
 
@@ -103,3 +133,14 @@ class DeadlineTooNearError(RefusalError):
 
     def __init__(self) -> None:
         super().__init__("the deadline is too near to begin; nothing was done")
+
+
+class RateLimitedError(RefusalError):
+    """The caller does this too often."""
+
+    reason = "RATE_LIMITED"
+
+    def __init__(self, retry_seconds: float) -> None:
+        super().__init__("the calling subject is at its limit for this; nothing was done")
+        self.retry_seconds = retry_seconds
+        """Until the next one may pass."""

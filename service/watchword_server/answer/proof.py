@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from watchword.token import ParsedToken
 from watchword_server.answer.errors import PepperUnknownError
 from watchword_server.rules.tokens import TokenRecord
-from watchword_server.rules.verdicts import Reason, Verdict, judge, malformed
+from watchword_server.rules.verdicts import ENDED, NO_EVIDENCE, Evidence, Verdict, judge, malformed
 from watchword_server.store.contract import Snapshot
 
 _NO_DIGEST: Final = bytes(32)
@@ -48,9 +48,18 @@ def proves(digests: Digests, token: ParsedToken, record: TokenRecord | None) -> 
 
 
 def examine(
-    digests: Digests, token: ParsedToken | None, snapshot: Snapshot, *, verifier: str, required: Sequence[str]
+    digests: Digests,
+    token: ParsedToken | None,
+    snapshot: Snapshot,
+    *,
+    verifier: str,
+    required: Sequence[str],
+    evidence: Evidence | None = NO_EVIDENCE,
 ) -> Verdict:
-    """The verdict on a presented token (None: it was not even well formed). Raises PepperUnknownError."""
+    """The verdict on a presented token (None: it was not even well formed), with `evidence` as in `judge`.
+
+    Raises PepperUnknownError.
+    """
     if token is None:
         return malformed()
     record = snapshot.rows.get(token.token_id)
@@ -60,7 +69,7 @@ def examine(
         # What has ended is refused without proof, and its neighbours in a batch get their answers. The record is left
         # out: it may be shown only to whoever proved the secret.
         ended = judge(record, proved=True, verifier=verifier, required=required, now=snapshot.now)
-        if ended.reason in (Reason.REVOKED, Reason.EXPIRED):
+        if ended.reason in ENDED:
             return Verdict(ended.reason)
         raise
-    return judge(record, proved=proved, verifier=verifier, required=required, now=snapshot.now)
+    return judge(record, proved=proved, verifier=verifier, required=required, now=snapshot.now, evidence=evidence)

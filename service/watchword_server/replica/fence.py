@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 from uuid import UUID
 
-from watchword_server.store.contract import Snapshot, Store, StoreUnavailableError
+from watchword_server.store.contract import Reads, Snapshot, StoreUnavailableError
 
 
 class LeaseMissingError(StoreUnavailableError):
@@ -28,23 +28,15 @@ class Fence(Protocol):
 
 
 class FencedStore:
-    """A Store whose reads are used only under the replica's own live lease.
+    """Reads that are used only under the replica's own live lease.
 
     What matters of `applied` is what others may have been told: they return COMPLETE by that. It is compared as it was
     when the read was sent, since what is told meanwhile was applied after this call began.
     """
 
-    def __init__(self, store: Store, fence: Fence) -> None:
+    def __init__(self, store: Reads, fence: Fence) -> None:
         self._read = store.read
         self._fence = fence
-        self.issue = store.issue
-        self.revoke = store.revoke
-        self.tokens = store.tokens
-        self.scopes = store.scopes
-        self.scopes_named = store.scopes_named
-        self.scope_names = store.scope_names
-        self.register_scopes = store.register_scopes
-        self.events = store.events
 
     async def read(self, token_ids: Sequence[UUID]) -> Snapshot:
         """See the contract. Raises LeaseMissingError after a second try."""

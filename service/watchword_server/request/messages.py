@@ -8,6 +8,7 @@ from typing import Final
 from uuid import UUID
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from watchword.scope import covers
@@ -15,6 +16,7 @@ from watchword.token import ParsedToken, format_token_id
 from watchword.v1 import audit_service_pb2 as audit_pb
 from watchword.v1 import token_service_pb2 as pb
 from watchword_server.answer.errors import FieldsInvalidError
+from watchword_server.replica.propagation import Reached
 from watchword_server.rules.tokens import Grant, TokenKind, TokenRecord
 from watchword_server.rules.verdicts import Reason, Verdict, is_bound
 from watchword_server.store.contract import Position, ScopeEntry, ServiceUse, Snapshot
@@ -56,6 +58,11 @@ def duration_of(message: Duration, path: str) -> timedelta:
         raise FieldsInvalidError([(path, "is too long")]) from None
 
 
+def duration_given(request: Message, name: str) -> timedelta | None:
+    """A field that is a Duration; None where it is not given. Raises FieldsInvalidError."""
+    return duration_of(getattr(request, name), name) if request.HasField(name) else None
+
+
 def timestamp_message(instant: datetime) -> Timestamp:
     """An aware datetime as Timestamp."""
     since = instant - _UNIX_EPOCH
@@ -73,6 +80,16 @@ def instant_of(message: Timestamp, path: str) -> datetime:
 def position_message(position: Position) -> pb.Position:
     """A position."""
     return pb.Position(epoch=position.epoch.bytes, number=position.number)
+
+
+def propagation(reached: Reached) -> pb.Propagation.ValueType:
+    """How far a revocation has got."""
+    return pb.PROPAGATION_COMPLETE if reached.complete else pb.PROPAGATION_PENDING
+
+
+def effective_in(reached: Reached) -> Duration:
+    """How long it may take at most until it has got everywhere."""
+    return duration_message(timedelta(seconds=reached.effective_in_seconds))
 
 
 def grants_of(messages: Iterable[pb.Grant]) -> tuple[Grant, ...]:
@@ -138,6 +155,7 @@ def _id_text(token_id: UUID | None) -> str:
 
 
 def _usage_message(record: TokenRecord, usage: Sequence[ServiceUse]) -> pb.TokenUsage:
+    needed = {scope for use in usage for scope in use.scopes}
     message = pb.TokenUsage(
         use_count=sum(use.count for use in usage),
         services=[
@@ -150,7 +168,7 @@ def _usage_message(record: TokenRecord, usage: Sequence[ServiceUse]) -> pb.Token
             )
             for use in usage
         ],
-        unused_scopes=unused_scopes(record.scopes, {scope for use in usage for scope in use.scopes}),
+        unused_scopes=[held for held in record.scopes if not any(covers(held, scope) for scope in needed)],
     )
     if usage:
         message.last_used_at.CopyFrom(timestamp_message(max(use.last_used_at for use in usage)))

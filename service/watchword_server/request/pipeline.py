@@ -19,14 +19,16 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 
 from watchword.bearer import bearer_token
+from watchword.network import TrustedProxies
 from watchword.token import MalformedTokenError, ParsedToken, parse_token
 from watchword_server.answer.callers import authenticate
 from watchword_server.answer.errors import CallerUnknownError, DeadlineTooNearError, FieldsInvalidError
 from watchword_server.answer.proof import Digests
 from watchword_server.request.access import Access
+from watchword_server.request.evidence import evidence_of
 from watchword_server.request.status import Answer, answer_for, draining, internal, overloaded
 from watchword_server.rules.tokens import TokenRecord
-from watchword_server.store.contract import Actor, Snapshot, Store
+from watchword_server.store.contract import Actor, Reads, Snapshot
 
 R = TypeVar("R", bound=Message)
 _log = logging.getLogger(__name__)
@@ -105,10 +107,12 @@ class Method(Generic[R]):
 class Surroundings:
     """What every method's way leads through."""
 
-    store: Store
+    store: Reads
     digests: Digests
     permits: Permits
     token_prefix: str
+    proxies: TrustedProxies = field(default_factory=lambda: TrustedProxies(()))
+    """Whose word is taken for where a caller with a bound token is."""
     large_reads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LARGE_CALLS_MAX))
     large_writes: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LARGE_CALLS_MAX))
     """Of their own: a write may wait for a lock, and a large check must not wait for that."""
@@ -163,6 +167,8 @@ def _carry_out(method: Method[R], access: Access, surroundings: Surroundings) ->
     answer, tokens_in, decode = method.answer, method.tokens_in, method.request_type.FromString
     large = surroundings.large_writes if method.writes else surroundings.large_reads
     malformed = f"not a {method.request_type.DESCRIPTOR.full_name}"
+    fixed = access.scopes == access.scopes_always
+    proxies = surroundings.proxies
 
     async def carry_out(data: bytes, context: Any) -> Message:
         bearer = bearer_of(context.invocation_metadata(), prefix)
@@ -170,7 +176,13 @@ def _carry_out(method: Method[R], access: Access, surroundings: Surroundings) ->
             return await proceed(data, context, bearer)
         # test_a_large_request_of_a_caller_unknown_is_refused_undecoded
         snapshot = await store.read([bearer.token_id])
-        authenticate(digests, bearer, snapshot, required=() if access.presenting else access.scopes)
+        authenticate(
+            digests,
+            bearer,
+            snapshot,
+            required=access.scopes_always,
+            evidence=lambda: evidence_of(context, proxies),
+        )
         async with large:
             return await proceed(data, context, bearer)
 
@@ -188,10 +200,10 @@ def _carry_out(method: Method[R], access: Access, surroundings: Surroundings) ->
         wanted = [bearer.token_id]
         wanted += [token.token_id for token in tokens if token is not None]
         snapshot = await store.read(wanted)
-        required = access.scopes
-        if access.presenting and request is not None and getattr(request, access.presenting):
-            required = ()
-        caller = authenticate(digests, bearer, snapshot, required=required)
+        required = access.scopes if fixed or request is None else access.scopes_for(request)
+        caller = authenticate(
+            digests, bearer, snapshot, required=required, evidence=lambda: evidence_of(context, proxies)
+        )
         if fault is not None:
             raise fault
         assert request is not None

@@ -17,6 +17,7 @@ from uuid import UUID
 from watchword.token import ParsedToken
 from watchword_server.answer.callers import authenticate
 from watchword_server.request.access import Access
+from watchword_server.request.evidence import evidence_of
 from watchword_server.request.pipeline import Surroundings, bearer_of
 from watchword_server.rules.tokens import TokenRecord
 from watchword_server.store.contract import StoreError
@@ -30,10 +31,11 @@ RETRY_SECONDS: Final = 1.0
 class Standing:
     """One stream's caller. Begins shut; `judge` opens it."""
 
-    def __init__(self, surroundings: Surroundings, access: Access, bearer: ParsedToken) -> None:
+    def __init__(self, surroundings: Surroundings, access: Access, bearer: ParsedToken, context: Any) -> None:
         self._surroundings = surroundings
         self._access = access
         self._bearer = bearer
+        self._context = context
         self._doubted = asyncio.Event()
         self._ends_at = 0.0
         self.gate = asyncio.Event()
@@ -50,11 +52,17 @@ class Standing:
             self._doubted.clear()
             asked_at = time.monotonic()
             snapshot = await self._surroundings.store.read([self._bearer.token_id])
-            record = authenticate(self._surroundings.digests, self._bearer, snapshot, required=self._access.scopes)
+            record = authenticate(
+                self._surroundings.digests,
+                self._bearer,
+                snapshot,
+                required=self._access.scopes,
+                evidence=lambda: evidence_of(self._context, self._surroundings.proxies),
+            )
             # What was learnt while the answer was on its way may be newer than the answer.
             if not self._doubted.is_set():
                 break
-        self._ends_at = asked_at + (record.expires_at - snapshot.now).total_seconds()
+        self._ends_at = asked_at + (record.ends_at - snapshot.now).total_seconds()
         self.gate.set()
         return record
 
@@ -86,13 +94,13 @@ class Standings:
         self._by_token: dict[UUID, set[Standing]] = {}
 
     @contextmanager
-    def of(self, metadata: Any) -> Iterator[tuple[UUID, Standing]]:
+    def of(self, context: Any) -> Iterator[tuple[UUID, Standing]]:
         """The caller's token id and standing while the block runs. It hears of changes before it is first judged.
 
         Raises BearerError and CallerUnknownError.
         """
-        bearer = bearer_of(metadata, self._surroundings.token_prefix)
-        standing = Standing(self._surroundings, self._access, bearer)
+        bearer = bearer_of(context.invocation_metadata(), self._surroundings.token_prefix)
+        standing = Standing(self._surroundings, self._access, bearer, context)
         standings = self._by_token.setdefault(bearer.token_id, set())
         standings.add(standing)
         try:

@@ -7,6 +7,8 @@ from typing import Final
 
 import grpc
 from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
 
 from watchword.bearer import BearerError
 from watchword.status import FieldViolation, details_trailer, field_detail, reason_detail, retry_detail
@@ -16,15 +18,20 @@ from watchword_server.answer.errors import (
     FieldsInvalidError,
     GrantMissingError,
     PepperUnknownError,
+    RateLimitedError,
     RefusalError,
     RequestIdUsedError,
     ScopeMissingError,
     ScopeOwnedError,
+    SubjectBlockedError,
     TokenNotFoundError,
+    TokenNotLiveError,
+    TokenRotatedError,
 )
 from watchword_server.replica.fence import LeaseMissingError
 from watchword_server.replica.refusal import WatchRefusedError
 from watchword_server.store.contract import (
+    LastAdministratorError,
     PartitionMissingError,
     RowRefusedError,
     StoreOverloadedError,
@@ -43,10 +50,26 @@ _CODES: Final[Mapping[type[Exception], grpc.StatusCode]] = {
     GrantMissingError: grpc.StatusCode.PERMISSION_DENIED,
     RequestIdUsedError: grpc.StatusCode.ALREADY_EXISTS,
     ScopeOwnedError: grpc.StatusCode.ALREADY_EXISTS,
+    SubjectBlockedError: grpc.StatusCode.PERMISSION_DENIED,
     TokenNotFoundError: grpc.StatusCode.NOT_FOUND,
+    TokenNotLiveError: grpc.StatusCode.FAILED_PRECONDITION,
+    TokenRotatedError: grpc.StatusCode.ALREADY_EXISTS,
     PepperUnknownError: grpc.StatusCode.UNAVAILABLE,
+    RateLimitedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     DeadlineTooNearError: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
+_DENIED: Final = frozenset(
+    {
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.FAILED_PRECONDITION,
+        grpc.StatusCode.NOT_FOUND,
+        grpc.StatusCode.ALREADY_EXISTS,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+    }
+)
+_OVERLOADED: Final = "OVERLOADED"
 _WATCH_RETRIED: Final = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED})
 _RETRY_SECONDS: Final = 1
 INTERNAL_MESSAGE: Final = "internal error; the server's log has the details"
@@ -77,6 +100,13 @@ def answer_for(error: BaseException) -> Answer | None:
             "the database cannot be reached now; a write that was under way may or may not have been done",
             retry=True,
         )
+    if isinstance(error, LastAdministratorError):
+        return _answer(
+            grpc.StatusCode.FAILED_PRECONDITION,
+            "LAST_ADMINISTRATOR",
+            "nobody could administer afterwards: issue another administrator's token first, or do it with --force"
+            " (`force` in the request); nothing was done",
+        )
     if isinstance(error, PartitionMissingError):
         return _answer(
             grpc.StatusCode.UNAVAILABLE,
@@ -89,9 +119,19 @@ def answer_for(error: BaseException) -> Answer | None:
     return None
 
 
+def denial_in(answer: Answer) -> str:
+    """The reason for which a call was decided against, for the audit log. Empty where nobody decided: the server was
+    too busy, could not say, or had no time."""
+    if answer[0] not in _DENIED:
+        return ""
+    (_, details), info = answer[2][0], ErrorInfo()
+    Status.FromString(details).details[0].Unpack(info)
+    return "" if info.reason == _OVERLOADED else info.reason
+
+
 def overloaded() -> Answer:
     """Too much is under way already."""
-    return _answer(grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", "the server is at its limit of calls", retry=True)
+    return _answer(grpc.StatusCode.RESOURCE_EXHAUSTED, _OVERLOADED, "the server is at its limit of calls", retry=True)
 
 
 def draining() -> Answer:
@@ -109,6 +149,8 @@ def _refusal(error: RefusalError) -> Answer:
     extra: list[Message] = []
     if isinstance(error, FieldsInvalidError):
         extra.append(field_detail(*(FieldViolation(*fault) for fault in error.faults[:_FAULTS_MAX])))
+    if isinstance(error, RateLimitedError):
+        extra.append(retry_detail(error.retry_seconds))
     return _answer(code, error.reason, error.message, error.metadata, *extra, retry=code is grpc.StatusCode.UNAVAILABLE)
 
 

@@ -113,7 +113,7 @@ class VerifierService:
                 _log.debug("a watch was cut whose client reads nothing")
 
     async def _admitted(self, context: Any) -> None:
-        with self._counted(), self._standings.of(context.invocation_metadata()) as (token_id, standing):
+        with self._counted(), self._standings.of(context) as (token_id, standing):
             record = await standing.judge()
             with self._counted_for(token_id):
                 await self._run(context, standing, Caller(context.peer(), record.subject))

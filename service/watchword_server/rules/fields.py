@@ -6,20 +6,26 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from difflib import get_close_matches
+from ipaddress import ip_address
 from typing import Final
 
+from watchword.network import NetworkError, canonical_network
 from watchword.scope import is_scope, is_scope_pattern
-from watchword_server.rules.tokens import WATCHWORD, Grant
+from watchword_server.rules.tokens import WATCHWORD, Grant, TokenKind
 
+TTL_MIN: Final = timedelta(seconds=1)
 NAME_LENGTH_MAX: Final = 255
 SCOPES_MAX: Final = 64
 AUDIENCES_MAX: Final = 64
 GRANTS_MAX: Final = 16
+NETWORKS_MAX: Final = 32
+SHA256_BYTES: Final = 32
 METADATA_PAIRS_MAX: Final = 32
 METADATA_VALUE_LENGTH_MAX: Final = 1024
-# What every answer about a token carries: scopes, audiences and metadata. A verifier asks about 256 tokens at a time,
-# and gRPC's clients take 4 MiB: with longer ones the holder of a single token could make a service refuse all callers.
+# What every answer about a token carries: scopes, audiences, metadata and bindings. A verifier asks about 256 tokens at
+# a time, and gRPC's clients take 4 MiB: with longer ones one token's holder could make a service refuse all callers.
 CARRIED_BYTES_MAX: Final = 12 * 1024
 GRANTS_BYTES_MAX: Final = 12 * 1024
 REQUEST_ID_LENGTH_MAX: Final = 128
@@ -36,6 +42,7 @@ _ADVICE_LENGTHS_APART_MAX: Final = 8
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*", re.ASCII)
 _PATTERN: Final = re.compile(r"\*|[A-Za-z0-9][A-Za-z0-9._:/@-]*[.:/]\*", re.ASCII)
 _METADATA_KEY: Final = re.compile(r"[a-z0-9_.-]{1,64}", re.ASCII)
+_NETWORK_LIKE: Final = re.compile(r"[0-9A-Fa-f.:]{1,45}/[0-9]{1,3}", re.ASCII)
 _REQUEST_ID: Final = re.compile(r"[\x21-\x7e]+", re.ASCII)
 # Control, format (which holds the right-to-left marks), surrogate, private use and unassigned: nothing that people see.
 _UNSEEN_CATEGORIES: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -124,18 +131,76 @@ class Faults:
             else:
                 self.text(f"{path}[{key}]", value, length_max=METADATA_VALUE_LENGTH_MAX)
 
-    def carried(self, scopes: Sequence[str], audiences: Sequence[str], metadata: Mapping[str, str]) -> None:
-        """The lists that go with each answer about a token, together. Blames the longest."""
+    def owner(self, path: str, kind: TokenKind, value: str) -> None:
+        """Whose a personal token is."""
+        if kind is TokenKind.PERSONAL:
+            self.name(path, value)
+        elif value:
+            self.add(path, "is for personal tokens only")
+
+    def idle_timeout(self, path: str, kind: TokenKind, value: timedelta | None, life_max: timedelta) -> None:
+        """How long a session may go unused. `life_max` is how long it lives at most."""
+        if kind is not TokenKind.SESSION:
+            if value is not None:
+                self.add(path, "is for sessions only")
+        elif value is None:
+            self.add(path, "is required for a session")
+        elif not TTL_MIN <= value <= life_max:
+            self.add(path, f"must be from 1 s to {seconds_text(life_max)}, as long as the token lives")
+
+    def networks(self, path: str, values: Sequence[str]) -> tuple[str, ...]:
+        """Networks that calls may come from, in their canonical form."""
+        networks: list[str] = []
+        if self.count(path, values, NETWORKS_MAX):
+            for at, value in enumerate(values):
+                try:
+                    networks.append(canonical_network(value))
+                except NetworkError as error:
+                    # Its text repeats the value, so only where that cannot be a secret that went astray.
+                    meant = _NETWORK_LIKE.fullmatch(value)
+                    self.add(f"{path}[{at}]", str(error) if meant else "is not a network, as '10.1.0.0/16'")
+        return tuple(dict.fromkeys(networks))
+
+    def certificate(self, path: str, value: bytes) -> None:
+        """The SHA-256 of a certificate, where there is one."""
+        if value and len(value) != SHA256_BYTES:
+            self.add(path, f"has {len(value)} bytes; the SHA-256 of a certificate's DER form has {SHA256_BYTES}")
+
+    def address(self, path: str, value: str) -> None:
+        """An address, where there is one."""
+        if value:
+            try:
+                ip_address(value)
+            except ValueError:
+                self.add(path, "is not an IPv4 or IPv6 address without port")
+
+    def not_negative(self, path: str, value: timedelta | None) -> None:
+        """A length of time, where there is one."""
+        if value is not None and value < timedelta():
+            self.add(path, "must not be negative")
+
+    def carried(
+        self,
+        scopes: Sequence[str],
+        audiences: Sequence[str],
+        metadata: Mapping[str, str],
+        networks: Sequence[str] = (),
+        certificate: bytes = b"",
+    ) -> None:
+        """What goes with each answer about a token, together. Blames the longest."""
         sizes = {
             "scopes": _bytes_of(scopes),
             "audiences": _bytes_of(audiences),
             "metadata": _bytes_of(metadata) + _bytes_of(metadata.values()),
+            "allowed_networks": _bytes_of(networks),
+            "certificate_sha256": len(certificate),
         }
         total = sum(sizes.values())
         if total > CARRIED_BYTES_MAX:
             self.add(
                 max(sizes, key=sizes.__getitem__),
-                f"scopes, audiences and metadata have {total} bytes together; at most {CARRIED_BYTES_MAX} are allowed",
+                f"scopes, audiences, metadata and bindings have {total} bytes together;"
+                f" at most {CARRIED_BYTES_MAX} are allowed",
             )
 
     def grants_together(self, path: str, grants: Sequence[Grant]) -> None:
@@ -156,6 +221,11 @@ class Faults:
         elif name == WATCHWORD or name.startswith(WATCHWORD + "."):
             self.add(f"{path}.name", "the name 'watchword' and everything below it is reserved")
         self.text(f"{path}.description", description)
+
+
+def seconds_text(length: timedelta) -> str:
+    """A length of time as messages have it, in whole seconds."""
+    return f"{length // timedelta(seconds=1)} s"
 
 
 def _bytes_of(texts: Iterable[str]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from watchword.scope import covers as scope_covers
-from watchword_server.rules.tokens import WATCHWORD, Grant
+from watchword_server.rules.tokens import WATCHWORD, Grant, TokenRecord
 
 _SEPARATORS = (".*", "/*", ":*")
 
@@ -45,17 +45,36 @@ def covering_grant(
     scopes: Sequence[str],
     audiences: Sequence[str],
     grants: Sequence[Grant] = (),
+    owner: str = "",
 ) -> Grant | None:
-    """The first of `held` within which all of it lies, or None.
+    """The first of `held` within which all of it lies, or None. An owner is one more subject.
 
     One grant has to cover everything: two that each cover a half would let a holder combine the scope of one with the
     subject of the other. Held by test_no_sequence_of_issues_escalates.
     """
-    wanted = Grant(tuple(scopes), (subject,), tuple(audiences))
+    wanted = Grant(tuple(scopes), (subject, owner) if owner else (subject,), tuple(audiences))
     for grant in held:
         if grant_within(wanted, grant) and all(grant_within(passed_on, grant) for passed_on in grants):
             return grant
     return None
+
+
+def covers_token(held: Iterable[Grant], record: TokenRecord) -> bool:
+    """Whether a token lies within one of the grants, and so within reach of whoever holds them."""
+    within = covering_grant(
+        held,
+        subject=record.subject,
+        scopes=record.scopes,
+        audiences=record.audiences,
+        grants=record.grants,
+        owner=record.owner,
+    )
+    return within is not None
+
+
+def covers_subject(held: Iterable[Grant], subject: str) -> bool:
+    """Whether one of the grants' subjects covers a subject."""
+    return any(name_covers(one, subject) for grant in held for one in grant.subjects)
 
 
 def covers_scope_name(held: Iterable[Grant], name: str) -> bool:

@@ -223,13 +223,14 @@ class Revoked:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a revocation would do: its count, and the first of the tokens."""
+    """What a revocation would do: its count, and the first of the tokens. `refused` as in Revoked."""
 
     count: int
     out_of_reach: int
     position: Position
     records: Sequence[TokenRecord]
     now: datetime
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
