@@ -149,9 +149,9 @@ async def covered_ranges(connection: Connection) -> dict[str, list[tuple[datetim
 
 async def attached_partitions(connection: Connection) -> list[AttachedPartition]:
     """All partitions that there are, whoever made them; in order of their ends, those without one last."""
-    found = [
-        _attached(row["parent"], row["partition"], row["bounds"]) for row in await connection.fetch(query("partitions"))
-    ]
+    rows = await connection.fetch(query("partitions"))
+    # Without bounds is what was dropped while this was read.
+    found = [_attached(row["parent"], row["partition"], row["bounds"]) for row in rows if row["bounds"] is not None]
     return sorted(found, key=lambda partition: (partition.ends_at or _END_OF_TIME, partition.name))
 
 
