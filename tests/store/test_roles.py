@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 from uuid import uuid4
@@ -15,7 +15,18 @@ import psycopg
 import pytest
 
 from tests.databases import Databases
-from tests.store.support import DAYS, OPERATOR, TTL_MAX, WAIT_SECONDS_MAX, live, new_token, position, revocation, stored
+from tests.store.support import (
+    DAYS,
+    EPOCH,
+    OPERATOR,
+    TTL_MAX,
+    WAIT_SECONDS_MAX,
+    live,
+    new_token,
+    position,
+    revocation,
+    stored,
+)
 from watchword_server.keyring import Keyring
 from watchword_server.store import migrate
 from watchword_server.store.administrators import last_administrator_ends_at
@@ -25,9 +36,10 @@ from watchword_server.store.event_contract import EventQuery
 from watchword_server.store.fleet import PostgresFleet
 from watchword_server.store.fleet_contract import NewReplica, WatcherRow
 from watchword_server.store.housekeeping import forget, keep_house
-from watchword_server.store.partitions import ensure_partitions
+from watchword_server.store.partitions import Partition, ensure_partitions
 from watchword_server.store.peppers import check_peppers
 from watchword_server.store.postgres import PostgresStore
+from watchword_server.store.purge import Retention, purge
 
 OPERATE = Path(__file__).parents[2] / "docs" / "operate.md"
 
@@ -101,6 +113,12 @@ async def test_serving_role_can_do_everything_that_serving_takes(deployment: Dep
     assert len(await store.events(EventQuery())) == 5
     assert await store.scopes(limit=1, after="")
     await keep_house(database, ttl_max=TTL_MAX + timedelta(days=60), partition_days=DAYS)
+    old = Partition("tokens", EPOCH, EPOCH + timedelta(days=1))
+    async with database.connection() as connection:
+        bounds = old.lower_bound, old.upper_bound
+        assert await connection.fetchval("select ensure_partition('tokens', $1, $2, $3)", old.name, *bounds)
+    done = await purge(database, Retention(timedelta(days=30), timedelta(days=400)), now=datetime.now(UTC))
+    assert ([one.name for one in done.dropped], done.put_off) == ([old.name], {})
     assert (await last_administrator_ends_at(database))[0] is None
     await store.close()
     await takes_part(database)
@@ -141,6 +159,7 @@ async def takes_part(database: Database) -> None:
         "truncate audit_events",
         "delete from tokens",
         "truncate tokens",
+        "delete from token_usage",
         "truncate changes",
         "update positions set mark = gen_random_uuid()",
         "update changes set position = 0",
@@ -178,9 +197,22 @@ def test_serving_role_makes_partitions_of_watchword_and_nothing_else(
         serving.execute("select ensure_partition(%s, %s, %s, %s)", [parent, partition, uuid4(), uuid4()])
 
 
-def test_public_may_not_make_partitions(deployment: Deployment) -> None:
+async def test_serving_role_cannot_drop_what_may_be_valid_or_tell_of_it(deployment: Deployment) -> None:
+    """Somebody who took over a server: neither live tokens, nor the traces, also not of what they made themselves."""
+    database = await Database.open(deployment.serving_dsn, pool_size_max=1)
+    made = await ensure_partitions(database, ttl_max=TTL_MAX, days=1)
+    await database.close()
+    lately = Partition("audit_events", *(datetime.now(UTC) - timedelta(days=days) for days in (80, 70)))
+    with psycopg.connect(deployment.serving_dsn, autocommit=True) as serving:
+        bounds = [lately.lower_bound, lately.upper_bound]
+        serving.execute("select ensure_partition('audit_events', %s, %s, %s)", [lately.name, *bounds])
+        for name in [*made, lately.name]:
+            with pytest.raises(psycopg.errors.RaiseException, match="not past"):
+                serving.execute("select drop_partition(%s, %s)", [name.rpartition("_")[0], name])
+
+
+@pytest.mark.parametrize("function", ["ensure_partition(text, text, uuid, uuid)", "drop_partition(text, text)"])
+def test_public_may_neither_make_partitions_nor_drop_them(deployment: Deployment, function: str) -> None:
     with psycopg.connect(deployment.owner_dsn) as owner:
-        row = owner.execute(
-            "select has_function_privilege('public', 'ensure_partition(text, text, uuid, uuid)', 'execute')"
-        ).fetchone()
+        row = owner.execute("select has_function_privilege('public', %s, 'execute')", [function]).fetchone()
     assert row == (False,)
