@@ -4,6 +4,7 @@ What both stacks share is here; watchword.aio and watchword.sync hold the interc
 watchword.testing an authority for tests.
 """
 
+from watchword.credentials.renewal import RenewalStatus
 from watchword.credentials.source import StaticToken, TokenFile, TokenSource, TokenSourceError, TokenVariable
 from watchword.credentials.target import PlaintextRefusedError
 from watchword.identity import Identity, NoIdentityError, current_identity
@@ -22,6 +23,7 @@ __all__ = [
     "PlaintextRefusedError",
     "Policy",
     "PolicyError",
+    "RenewalStatus",
     "Rule",
     "StaticToken",
     "TokenFile",

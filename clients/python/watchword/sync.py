@@ -7,6 +7,7 @@ where `verifier` is CachingVerifier(connect("authority:7600", token=TokenFile(".
 
 from watchword.credentials.client_sync import bearer_interceptor, connect
 from watchword.credentials.plugin import call_credentials
+from watchword.credentials.renewing_sync import RenewingToken
 from watchword.interceptor.server_sync import ServerInterceptor
 from watchword.verifier.caching_sync import CachingVerifier
 from watchword.verifier.remote_sync import RemoteVerifier
@@ -14,6 +15,7 @@ from watchword.verifier.remote_sync import RemoteVerifier
 __all__ = [
     "CachingVerifier",
     "RemoteVerifier",
+    "RenewingToken",
     "ServerInterceptor",
     "bearer_interceptor",
     "call_credentials",

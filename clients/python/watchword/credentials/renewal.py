@@ -1,0 +1,355 @@
+"""When a token is renewed, and what each outcome means for the next attempt. No I/O: clock and chance are arguments.
+
+Instants are unix seconds by this machine's clock. A new token's life counts from before it was asked for, so a clock
+that is wrong plans no wrong renewals; only what was read from a file is judged by the wall clock.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+from uuid import UUID
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from watchword.credentials.outcome import HARD_END, SESSION, TOKEN_ROTATED, sentence_of
+from watchword.token import expires_at_ms, format_token_id
+from watchword.v1 import token_service_pb2 as pb
+
+_LOGGER: Final = logging.getLogger("watchword.credentials")
+
+RENEW_SHARE_MIN: Final = 0.6
+RENEW_SHARE_MAX: Final = 0.8
+"""Of a token's life: it is renewed at a random point between, so that tokens made together are not renewed together."""
+OVERDUE_SECONDS_MAX: Final = 60.0
+"""Over how long those are spread that should have been renewed while no process ran."""
+LOOK_SECONDS_MAX: Final = 10.0
+"""How often it is looked whether others have changed the token, at least."""
+_LOOK_SECONDS_MIN: Final = 0.05
+RETRY_SECONDS_MIN: Final = 0.2
+RETRY_SECONDS_MAX: Final = 60.0
+REFUSED_SECONDS_MAX: Final = 600.0
+"""How long nothing is tried after a refusal, at most."""
+_BLOCKED_SECONDS_MAX: Final = 2.0
+_CALL_SECONDS_MIN: Final = 1.0
+_CALL_SECONDS_MAX: Final = 10.0
+_GRACE_SECONDS_DEFAULT: Final = 3_600.0
+# A new token that lives for less than this share of what is usual has run up against an end that nothing moves.
+_WORTHWHILE_SHARE: Final = 0.1
+_NANOS: Final = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class RenewalStatus:
+    """One look at a token that renews itself. Holds nothing secret, so it is safe to log."""
+
+    token_id: str
+    """The public half of the token in use; empty as long as none could be read."""
+    ends_at: datetime | None
+    renews_at: datetime | None
+    """When the next attempt is due; None if there is none, or only now and then, to see whether a refusal stands."""
+    is_renewing: bool
+    """Whether it goes on by itself. If not, `reason` says why."""
+    is_unsaved: bool
+    """Whether a new token is in memory only, because it could not be kept. Saving it is tried again."""
+    last_error: str | None
+    """Why the last attempt failed, as a name: `UNAVAILABLE`, `TOKEN_ROTATED`. None after a success."""
+    reason: str | None
+    """The same in a sentence."""
+    renewals_count: int
+    renewed_at: datetime | None
+
+
+class Renewal:
+    """The plan for one token after another. The one who drives it tells it what it sees and what came of each attempt.
+
+    Not thread-safe, but for `status`, which may be off by one change.
+    """
+
+    def __init__(
+        self,
+        *,
+        ttl_seconds: float | None = None,
+        grace_seconds: float | None = None,
+        clock: Callable[[], float] = time.time,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        if ttl_seconds is not None and not ttl_seconds >= 1:
+            raise ValueError("ttl_seconds must be at least 1")
+        if grace_seconds is not None and not grace_seconds > 0:
+            raise ValueError("grace_seconds must be positive: calls that are under way carry the old token")
+        self.clock: Final = clock
+        self._ttl_seconds: Final = ttl_seconds
+        self._grace_seconds: Final = grace_seconds
+        self._uniform: Final = uniform
+        self.token_id = ""
+        self.ends_at = 0.0
+        """When the token in use ends."""
+        self.is_told = False
+        """Whether the service told of the token; what its id says is its hard end only."""
+        self._renew_at = self._retry_at = 0.0
+        self._life_seconds = 0.0
+        self._failures = 0
+        self._is_final = False
+        self._is_refused = False
+        self._is_unreadable = False
+        self._is_unsaved = False
+        self._last_error: str | None = None
+        self._renewals_count = 0
+        self._renewed_at: float | None = None
+
+    # What is seen
+
+    def sees(self, token_id: UUID) -> None:
+        """The token in use is this one. If it is another than before, all begins anew, with what the id says."""
+        text = format_token_id(token_id)
+        if self._is_unreadable:
+            self._is_unreadable = False
+            self._succeeded()
+        if text == self.token_id:
+            return
+        self._life_seconds = 0.0
+        self._begin(text, self.clock(), expires_at_ms(token_id) / 1000)
+        self.is_told = False
+
+    def told(self, token: pb.Token) -> None:
+        """What the service says of the token in use. Of another one (the channel bears another) it says nothing."""
+        self.is_told = True
+        if token.token_id != self.token_id:
+            return
+        self._succeeded()
+        self._plan(_seconds(token.created_at), _seconds(token.expires_at))
+        if token.kind == pb.TOKEN_KIND_SESSION:
+            self._finish(SESSION, logging.INFO)
+        elif token.successor_id:
+            # Perhaps by one who is about to put the new one here. Whoever holds the lock will see.
+            self._renew_at = self.clock()
+
+    # What is due
+
+    def is_asking_due(self) -> bool:
+        """Whether to ask the service about the token."""
+        return not self.is_told and not self._is_waiting()
+
+    def is_renewing_due(self, *, is_unfinished: bool) -> bool:
+        """Whether to renew now. `is_unfinished`: somebody began to, and did not come to the end of it."""
+        if self._is_waiting() or self._is_final:
+            return False
+        return is_unfinished or self.clock() >= self._renew_at
+
+    def is_saving_due(self) -> bool:
+        """Whether to try again to keep a new token."""
+        return self._is_unsaved and not self._is_waiting()
+
+    def wait_seconds(self) -> float:
+        """How long nothing is due, and nobody need look either."""
+        now = self.clock()
+        look_seconds = self._look_seconds(now)
+        if self._is_waiting():
+            until = self._retry_at
+        elif not self.is_told or self._is_unsaved:
+            until = now
+        else:
+            until = now + look_seconds if self._is_final else self._renew_at
+        return min(max(until - now, _LOOK_SECONDS_MIN), look_seconds)
+
+    def call_seconds_max(self) -> float:
+        """How long a call to the service may take."""
+        return min(max((self.ends_at - self.clock()) / 4, _CALL_SECONDS_MIN), _CALL_SECONDS_MAX)
+
+    def request(self, request_id: str) -> pb.RotateRequest:
+        """What to ask for."""
+        return pb.RotateRequest(
+            token_id=self.token_id,
+            ttl=_duration(self._ttl_seconds),
+            grace=_duration(self._grace_seconds),
+            request_id=request_id,
+        )
+
+    # What came of it
+
+    def renewed(self, response: pb.RotateResponse, sent_at: float) -> None:
+        """There is a new token, and it is kept. It was asked for at `sent_at`."""
+        old_id, token = self.token_id, response.token
+        life_seconds = _seconds(token.expires_at) - _seconds(token.created_at)
+        usual_seconds = self._ttl_seconds or self._life_seconds
+        self._is_unsaved = False
+        self._succeeded()
+        self._begin(token.token_id, sent_at, sent_at + life_seconds)
+        self.is_told = True
+        self._renewals_count += 1
+        self._renewed_at = self.clock()
+        _LOGGER.info(
+            "the token %s is renewed: %s takes its place, until %s", old_id, self.token_id, _text(self.ends_at)
+        )
+        if token.kind == pb.TOKEN_KIND_SESSION or life_seconds < _WORTHWHILE_SHARE * usual_seconds:
+            self._finish(HARD_END, logging.WARNING)
+
+    def rotated(self, response: pb.RotateResponse, sent_at: float) -> float:
+        """The service has rotated the token, and the new one is about to be kept; when the old one ends."""
+        lives_seconds = _seconds(response.rotated.expires_at) - _seconds(response.token.created_at)
+        self.ends_at = min(self.ends_at, sent_at + lives_seconds)
+        return self.ends_at
+
+    def unsaved(self, new_id: str, cause: str) -> None:
+        """There is a new token, and it could not be kept. It is tried again."""
+        if not self._is_unsaved:
+            _LOGGER.warning(
+                "the token %s is renewed, but its successor %s is in memory only, and tried to be kept again: %s",
+                self.token_id,
+                new_id,
+                cause,
+            )
+        self._is_unsaved = True
+        self._last_error = cause
+        self._back_off(None)
+
+    def overtaken(self) -> None:
+        """A new token is dropped: somebody has put another one in its place."""
+        self._is_unsaved = False
+
+    def failed(self, cause: str, retry_seconds: float | None = None) -> None:
+        """Nothing came of it, and it is worth another attempt, after `retry_seconds` if the service said so."""
+        self._is_refused = False
+        self._says(
+            logging.WARNING, cause, "the token %s cannot be renewed now: %s; it serves until %s, and it is tried again"
+        )
+        self._back_off(retry_seconds)
+
+    def refused(self, cause: str) -> None:
+        """The service will not, and nothing but an operator changes that."""
+        self._says(logging.WARNING, cause, "the token %s is not renewed: %s; it serves until %s at the latest")
+        self._is_refused = True
+        now = self.clock()
+        remaining = self.ends_at - now
+        longest = (
+            min(max(remaining / 10, RETRY_SECONDS_MIN), REFUSED_SECONDS_MAX) if remaining > 0 else REFUSED_SECONDS_MAX
+        )
+        self._retry_at = now + self._uniform(longest / 2, longest)
+
+    def taken(self, successor_id: str) -> None:
+        """Somebody else has rotated the token, and did not put the new one here."""
+        if not self._is_final:
+            _LOGGER.warning(
+                "the token %s was rotated by somebody else, and its successor %s is not here: it serves until its end. "
+                "Put a new token in its place; if nobody knows of that rotation, it has leaked: revoke both",
+                self.token_id,
+                successor_id,
+            )
+        self._is_final = True
+        self._last_error = TOKEN_ROTATED
+
+    def blocked(self) -> None:
+        """Another process is at it."""
+        self._retry_at = self.clock() + self._uniform(_LOOK_SECONDS_MIN, min(_BLOCKED_SECONDS_MAX, self._ceiling()))
+
+    def unreadable(self, cause: str) -> None:
+        """There is no token to renew."""
+        if self._last_error != cause:
+            _LOGGER.warning("there is no token to renew: %s", sentence_of(cause))
+        self._is_unreadable = True
+        self._last_error = cause
+        self._retry_at = self.clock() + self._uniform(LOOK_SECONDS_MAX / 2, LOOK_SECONDS_MAX)
+
+    def status(self) -> RenewalStatus:
+        """How it is doing."""
+        error = self._last_error
+        is_renewing = bool(self.token_id) and not (self._is_final or self._is_refused)
+        return RenewalStatus(
+            token_id=self.token_id,
+            ends_at=_instant(self.ends_at) if self.token_id else None,
+            renews_at=_instant(max(self._renew_at, self._retry_at)) if is_renewing else None,
+            is_renewing=is_renewing,
+            is_unsaved=self._is_unsaved,
+            last_error=error,
+            reason=None if error is None else sentence_of(error),
+            renewals_count=self._renewals_count,
+            renewed_at=None if self._renewed_at is None else _instant(self._renewed_at),
+        )
+
+    # How
+
+    def _begin(self, token_id: str, made_at: float, ends_at: float) -> None:
+        self.token_id = token_id
+        self._failures = 0
+        self._retry_at = 0.0
+        self._is_final = self._is_refused = False
+        self._last_error = None
+        self._plan(made_at, ends_at)
+
+    def _plan(self, made_at: float, ends_at: float) -> None:
+        now = self.clock()
+        self.ends_at = ends_at
+        self._life_seconds = max(self._life_seconds, ends_at - made_at)
+        self._renew_at = made_at + (ends_at - made_at) * self._uniform(RENEW_SHARE_MIN, RENEW_SHARE_MAX)
+        if self._renew_at < now:
+            spread = min(OVERDUE_SECONDS_MAX, max(0.0, ends_at - now) / 10)
+            self._renew_at = now + self._uniform(0.0, spread)
+
+    def _finish(self, cause: str, level: int) -> None:
+        self._is_final = True
+        self._says(level, cause, "the token %s is not renewed: %s; it ends at %s")
+
+    def _succeeded(self) -> None:
+        if self._last_error is not None:
+            _LOGGER.info("the token %s can be renewed again", self.token_id)
+        self._last_error = None
+        self._is_refused = False
+        self._failures = 0
+        self._retry_at = 0.0
+
+    def _says(self, level: int, cause: str, sentence: str) -> None:
+        """Once for as long as it is the same."""
+        if self._last_error != cause:
+            _LOGGER.log(level, sentence, self.token_id, sentence_of(cause), _text(self.ends_at))
+        self._last_error = cause
+
+    def _is_waiting(self) -> bool:
+        # A clock that was set back must not make a wait of minutes one of hours.
+        return 0 < self._retry_at - self.clock() <= REFUSED_SECONDS_MAX
+
+    def _back_off(self, retry_seconds: float | None) -> None:
+        """Full jitter: of all that wait, as many try in each moment, however many there are. (M. Brooker, "Exponential
+        backoff and jitter", AWS Architecture Blog, 2015.)"""
+        longest = min(self._ceiling(), RETRY_SECONDS_MIN * 2.0 ** min(self._failures, 16))
+        self._failures += 1
+        asked = min(retry_seconds or 0.0, REFUSED_SECONDS_MAX)
+        self._retry_at = self.clock() + max(self._uniform(_LOOK_SECONDS_MIN, longest), asked)
+
+    def _ceiling(self) -> float:
+        """How long to wait between two attempts, at most: less where little is left, and never next to nothing."""
+        remaining = self.ends_at - self.clock()
+        return (
+            min(max(remaining / 10, 5 * RETRY_SECONDS_MIN), RETRY_SECONDS_MAX) if remaining > 0 else RETRY_SECONDS_MAX
+        )
+
+    def _look_seconds(self, now: float) -> float:
+        # A sibling may die in the middle of a rotation, after which the old token lives for the grace period only.
+        remaining = self.ends_at - now if self.ends_at > now else LOOK_SECONDS_MAX * 20
+        shortest = min(remaining / 20, (self._grace_seconds or _GRACE_SECONDS_DEFAULT) / 10, LOOK_SECONDS_MAX)
+        return max(shortest, _LOOK_SECONDS_MIN)
+
+
+def _seconds(timestamp: Timestamp) -> float:
+    return timestamp.seconds + timestamp.nanos / _NANOS
+
+
+def _duration(seconds: float | None) -> Duration | None:
+    if seconds is None:
+        return None
+    whole, part = divmod(seconds, 1)
+    return Duration(seconds=int(whole), nanos=int(part * _NANOS))
+
+
+def _instant(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _text(seconds: float) -> str:
+    return _instant(seconds).isoformat(timespec="seconds")
