@@ -96,7 +96,7 @@ class PostgresStore:
 
     async def preview(self, revocation: Revocation) -> Preview:
         """See the contract."""
-        raise NotImplementedError
+        return await self._revocations.preview(revocation)
 
     async def rotate(self, rotation: Rotation) -> RotationOutcome:
         """See the contract."""

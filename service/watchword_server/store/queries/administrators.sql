@@ -9,3 +9,4 @@ where
   and tokens.grants is not null
   and tokens.revoked_at is null
   and tokens.expires_at > now()
+  and (tokens.idle_expires_at is null or tokens.idle_expires_at > now())
