@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -14,16 +14,17 @@ class PrivateFileError(Exception):
 
 
 @contextmanager
-def replace_private_file(path: Path) -> Iterator[Callable[[str], None]]:
-    """Gives a function that puts a text at `path` with mode 0600, replacing what is there in one step.
+def replace_private_file(path: Path) -> Iterator[Callable[[str | Iterable[str]], None]]:
+    """Gives a function that puts a text, or the parts of one, at `path` with mode 0600, replacing what is there in one
+    step, with the last part.
 
     The file to be is opened on entry: whoever makes a secret inside the block knows beforehand that there is a place
     for it. Raises PrivateFileError if there is none.
     """
     with _aside(path) as (aside, descriptor):
 
-        def write(text: str) -> None:
-            _write(descriptor, text)
+        def write(text: str | Iterable[str]) -> None:
+            _write(descriptor, (text,) if isinstance(text, str) else text)
             if path.exists():
                 # Whoever could read the old file (a server under its own user) can read the new one.
                 owner = path.stat()
@@ -38,7 +39,7 @@ def replace_private_file(path: Path) -> Iterator[Callable[[str], None]]:
 def create_private_file(path: Path, text: str) -> None:
     """Puts a text at `path` with mode 0600, unless something is there by then. Raises PrivateFileError."""
     with _aside(path) as (aside, descriptor):
-        _write(descriptor, text)
+        _write(descriptor, (text,))
         # Linked, which unlike a rename cannot replace: of two processes that race, one wins and both find its file.
         with suppress(FileExistsError):
             os.link(aside, path)
@@ -60,9 +61,9 @@ def _aside(path: Path) -> Iterator[tuple[Path, int]]:
         aside.unlink(missing_ok=True)
 
 
-def _write(descriptor: int, text: str) -> None:
+def _write(descriptor: int, parts: Iterable[str]) -> None:
     with os.fdopen(os.dup(descriptor), "w", encoding="utf-8") as opened:
-        opened.write(text)
+        opened.writelines(parts)
         opened.flush()
         os.fsync(opened.fileno())
 

@@ -1,92 +1,94 @@
-"""Reads what `audit list --output json` wrote: which tokens were revoked, and why."""
+"""`watchword audit export`: the audit log as JSON lines, for an archive and for `db restored`."""
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
-from uuid import UUID
+from typing import TYPE_CHECKING, Annotated, Final
 
-from watchword.token import parse_token_id
-from watchword_server.cli.errors import CommandError, ExitCode
+import typer
 
-_STDIN: Final = Path("-")
+from watchword_server.cli.audit_events import (
+    ActionOption,
+    ActorOption,
+    DeniedOption,
+    EventFilter,
+    SinceOption,
+    TokenIdOption,
+)
+from watchword_server.cli.connect import Session
+from watchword_server.cli.errors import CommandError
+from watchword_server.cli.options import PageTokenOption
+from watchword_server.cli.output import json_text, message_json
+from watchword_server.cli.pages import pages
+from watchword_server.cli.private_output import replacing
+from watchword_server.cli.retries import insisting
 
+if TYPE_CHECKING:
+    from watchword.v1.audit_service_pb2 import ListEventsResponse
 
-@dataclass(frozen=True, slots=True)
-class Export:
-    """The revocations of an export. `whole` is False where the list went on beyond what was exported."""
-
-    ended: list[tuple[UUID, str]]
-    whole: bool
-
-
-def read_export(path: Path) -> Export:
-    """Reads the export in `path`, or on standard input for `-`: what one or several runs of the command wrote, or one
-    event a line. Raises CommandError, which names the line, for anything else."""
-    text = _text(path)
-    ended: list[tuple[UUID, str]] = []
-    whole = True
-    for line, document in _documents(text, path):
-        events = document.get("events", [document])
-        if not isinstance(events, list):
-            raise _broken(path, line, "`events` is no list")
-        whole = whole and not document.get("next_page_token")
-        for at, event in enumerate(events, start=1):
-            try:
-                ended += _ended(event)
-            except (ValueError, TypeError, AttributeError, KeyError):
-                raise _broken(path, line, f"event {at} from there is not one of the audit log") from None
-    return Export(ended, whole)
+_NO_LIMIT: Final = sys.maxsize
 
 
-def _text(path: Path) -> str:
-    try:
-        data = sys.stdin.buffer.read() if path == _STDIN else path.read_bytes()
-        return data.decode("utf-8-sig")
-    except OSError as error:
-        raise CommandError(f"cannot read {path}: {error.strerror}", "Name the export.", ExitCode.USAGE) from None
-    except UnicodeDecodeError as error:
-        raise _broken(path, data.count(b"\n", 0, error.start) + 1, "that is not text") from None
+def export(
+    session: Session,
+    *,
+    file: Annotated[
+        Path | None,
+        typer.Option("--file", help="Where to write it, mode 0600, in one step once all is there. Default: stdout."),
+    ] = None,
+    actor: ActorOption = "",
+    token_id: TokenIdOption = "",
+    action: ActionOption = "",
+    denied: DeniedOption = False,
+    since: SinceOption = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many.", show_default="all")] = None,
+    page_token: PageTokenOption = "",
+) -> None:
+    """Write recorded deeds as JSON lines, an event a line, newest first: all there are, unless asked otherwise.
+
+    An export that is a part ends with a line whose next_page_token says where it goes on. `db restored --audit` reads
+    both.
+    """
+    export = _Export(session, EventFilter(actor, token_id, action, denied), since)
+    lines = export.lines(limit, page_token)
+    if file is None:
+        for line in lines:
+            session.output.line(line)
+    else:
+        with replacing(file) as write:
+            write(f"{line}\n" for line in lines)
+        session.output.note(f"{export.count} event{'s' * (export.count != 1)} in {file}.")
 
 
-def _documents(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Each JSON object and the line it begins in."""
-    decoder = json.JSONDecoder()
-    at, line, counted = 0, 1, 0
-    while True:
-        while at < len(text) and text[at].isspace():
-            at += 1
-        if at == len(text):
-            return
-        line, counted = line + text.count("\n", counted, at), at
+class _Export:
+    """The events as lines, and how many there were."""
+
+    def __init__(self, session: Session, wanted: EventFilter, since: datetime | None) -> None:
+        self.count = 0
+        self._session = session
+        self._wanted = wanted
+        self._since = since
+
+    def lines(self, limit: int | None, page_token: str) -> Iterator[str]:
+        """Page after page. Raises CommandError; the last line then says where it would have gone on."""
+        going_on = page_token
+        failure = None
         try:
-            document, at = decoder.raw_decode(text, at)
-        except json.JSONDecodeError as error:
-            raise _broken(path, error.lineno, f"{error.msg}, column {error.colno}") from None
-        except RecursionError:
-            raise _broken(path, line, "it is nested too deeply") from None
-        if not isinstance(document, dict):
-            raise _broken(path, line, "that is no JSON object")
-        yield line, document
+            for page in pages(self._page, lambda response: response.events, limit or _NO_LIMIT, page_token):
+                self.count += len(page.events)
+                yield from (json_text(message_json(event)) for event in page.events)
+                going_on = page.next_page_token
+        except CommandError as error:
+            failure = error
+            if going_on:
+                error.remedy += f"\nWhat is missing, into another file: the same command with --page-token {going_on}"
+        if going_on:
+            yield json_text({"events": [], "next_page_token": going_on})
+        if failure is not None:
+            raise failure
 
-
-def _ended(event: dict[str, Any]) -> list[tuple[UUID, str]]:
-    """The token that a revocation ended. One that names a token and ended nothing, since the secret was wrong or the
-    token out of reach, must not end it now."""
-    details = event["details"]
-    if event["action"] != "revoke" or not event["token_id"] or details.get("count") == "0":
-        return []
-    return [(parse_token_id(event["token_id"]), str(details.get("reason", "")))]
-
-
-def _broken(path: Path, line: int, why: str) -> CommandError:
-    return CommandError(
-        f"{'standard input' if path == _STDIN else path}, line {line}: {why}. Nothing was done",
-        "Give what `watchword audit list --action revoke --limit 1000000 --output json` wrote.",
-        ExitCode.USAGE,
-        "EXPORT_INVALID",
-    )
+    def _page(self, size: int, page_token: str) -> ListEventsResponse:
+        return insisting(self._session.output, lambda: self._wanted.page(self._session, size, page_token, self._since))

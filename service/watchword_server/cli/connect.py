@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 ADDRESS_DEFAULT: Final = "127.0.0.1:7600"
 _PORT_DEFAULT: Final = 7600
+# A command that runs on through an outage should not stay away for two minutes after it, which is gRPC's default.
+_RECONNECT_MS_MAX: Final = 5_000
 
 Q = TypeVar("Q")
 R = TypeVar("R")
@@ -252,10 +254,12 @@ def open_channel(endpoint: Endpoint) -> grpc.Channel:
     """A channel to the endpoint. Nothing is sent before the first call."""
     import grpc
 
+    options: list[tuple[str, str | int]] = [("grpc.max_reconnect_backoff_ms", _RECONNECT_MS_MAX)]
     if not endpoint.tls:
         # A proxy out of the environment would read the token in the clear.
-        return grpc.insecure_channel(endpoint.address, options=[("grpc.enable_http_proxy", 0)])
-    options = [("grpc.ssl_target_name_override", endpoint.server_name)] if endpoint.server_name else []
+        return grpc.insecure_channel(endpoint.address, options=[*options, ("grpc.enable_http_proxy", 0)])
+    if endpoint.server_name:
+        options.append(("grpc.ssl_target_name_override", endpoint.server_name))
     credentials = grpc.ssl_channel_credentials(
         _read(endpoint.ca_file), _read(endpoint.key_file), _read(endpoint.certificate_file)
     )

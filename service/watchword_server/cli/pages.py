@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol, TypeVar
 
 from watchword_server.cli.errors import CommandError, ExitCode
@@ -23,20 +23,31 @@ class _Response(Protocol):
 R = TypeVar("R", bound=_Response)
 
 
-def collect(ask: Callable[[int, str], R], entries: Callable[[R], _Entries], limit: int, page_token: str) -> R:
-    """Asks for pages by (size, page token) and puts them together in the first response, `limit` entries at most.
+def pages(ask: Callable[[int, str], R], entries: Callable[[R], _Entries], limit: int, page_token: str) -> Iterator[R]:
+    """Asks for pages by (size, page token), one after the other, with `limit` entries at most in all of them together.
 
-    The result's next_page_token goes on from there, and is empty at the end.
+    The last one's next_page_token goes on from there, and is empty at the end.
     """
-    whole = ask(min(limit, PAGE_SIZE_MAX), page_token)
     seen = {page_token}
-    while whole.next_page_token and len(entries(whole)) < limit:
-        if whole.next_page_token in seen:
+    while True:
+        page = ask(min(limit, PAGE_SIZE_MAX), page_token)
+        yield page
+        limit -= len(entries(page))
+        page_token = page.next_page_token
+        if not page_token or limit <= 0:
+            return
+        if page_token in seen:
             raise CommandError(
                 "the server gave the same page twice", "Report it; a smaller --limit may get by.", ExitCode.INTERNAL
             )
-        seen.add(whole.next_page_token)
-        page = ask(min(limit - len(entries(whole)), PAGE_SIZE_MAX), whole.next_page_token)
+        seen.add(page_token)
+
+
+def collect(ask: Callable[[int, str], R], entries: Callable[[R], _Entries], limit: int, page_token: str) -> R:
+    """The same pages put together in the first one."""
+    asked = pages(ask, entries, limit, page_token)
+    whole = next(asked)
+    for page in asked:
         entries(whole).extend(entries(page))
         whole.next_page_token = page.next_page_token
     return whole

@@ -10,6 +10,8 @@ import typer
 
 from watchword_server.cli import (
     audit,
+    audit_export,
+    audit_tail,
     bootstrap,
     database,
     doctor,
@@ -80,7 +82,14 @@ def build() -> typer.Typer:
         list=remote(scopes.list_scopes),
         register=remote(scopes.register),
     )
-    _group(program, "audit", "Who did what.", list=remote(audit.list_events))
+    _group(
+        program,
+        "audit",
+        "Who did what, and what was denied.",
+        list=remote(audit.list_events),
+        tail=remote(audit_tail.tail),
+        export=remote(audit_export.export),
+    )
     _command(program, "watchers", remote(watchers.watchers))
     _command(program, "scan", perhaps_remote(scan.scan))
     _command(program, "serve", serve.serve, _OPERATE)

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import typer
 
-from watchword_server.cli.audit_export import Export, read_export
+from watchword_server.cli.audit_reading import Export, read_export
 from watchword_server.cli.local import read_settings, running_database, server_side
 from watchword_server.cli.options import OutputOption
 from watchword_server.cli.output import Output, OutputFormat
@@ -28,8 +28,8 @@ def restored(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="What `audit list --output json` wrote, from before the backup to the end; - is standard input. The "
-            "revocations in it are done again.",
+            help="What `audit export` wrote, from before the backup to the end; - is standard input. The revocations "
+            "in it are done again.",
         ),
     ] = None,
     output: OutputOption = OutputFormat.TABLE,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 from uuid import uuid4
 
 import typer
@@ -15,15 +14,13 @@ from watchword_server.cli.errors import CommandError, ExitCode
 from watchword_server.cli.options import WAIT_DEFAULT, QuietOption, SecretFileOption, WaitOption, duration
 from watchword_server.cli.output import instant_and_distance
 from watchword_server.cli.propagation import call_and_wait, check_wait, is_complete, tell_pending
+from watchword_server.cli.retries import insisting, is_worth_another
 from watchword_server.cli.revoke import dead
 from watchword_server.cli.secret_output import secret_place
 from watchword_server.cli.show_token import ends_at, last_used, show_token, show_users
 
 if TYPE_CHECKING:
     from watchword.v1.token_service_pb2 import RotateRequest, RotateResponse
-
-# After a reply that did not come. The request id keeps what was made meanwhile from being left over.
-_RETRY_AFTER_SECONDS: Final = (0.5, 2.0)
 
 
 def rotate(
@@ -108,24 +105,21 @@ def _file(session: Session, token_id: str, secret_file: Path | None, in_place: b
 
 
 def _rotated(session: Session, request: RotateRequest, wait: timedelta | None) -> tuple[RotateResponse, float]:
-    """The answer and how many seconds the last attempt took, after another attempt or two where none came. Raises
-    CommandError."""
-    lost = False
+    """The answer and how many seconds the last attempt took: the request id lets no attempt leave a successor over.
+    Raises CommandError."""
+    attempts = 0
+
+    def attempt() -> tuple[RotateResponse, float]:
+        nonlocal attempts
+        attempts += 1
+        return call_and_wait(session, session.tokens.Rotate, request, wait, "Rotating")
+
     try:
-        for delay_seconds in _RETRY_AFTER_SECONDS:
-            try:
-                return _attempt(session, request, wait)
-            except CommandError as error:
-                if error.exit_code is not ExitCode.UNAVAILABLE or error.reason == "RATE_LIMITED":
-                    raise
-                lost = True
-                session.output.note(f"{error.message}. Asking again: the same request, which leaves one successor.")
-            time.sleep(delay_seconds)
-        return _attempt(session, request, wait)
+        return insisting(session.output, attempt)
     except CommandError as error:
-        if error.exit_code is ExitCode.UNAVAILABLE:
+        if is_worth_another(error):
             error.remedy += f"\n{_again(request)}"
-        elif lost and error.reason == "TOKEN_INACTIVE" and not request.token_id:
+        elif attempts > 1 and error.reason == "TOKEN_INACTIVE" and not request.token_id:
             error.remedy = (
                 "The first attempt was carried out, then: your own token has ended, and its successor's secret is lost."
                 " An administrator finds that (watchword audit list --action rotate) and gives you another: "
@@ -135,10 +129,6 @@ def _rotated(session: Session, request: RotateRequest, wait: timedelta | None) -
     except KeyboardInterrupt:
         session.output.note(_again(request))
         raise
-
-
-def _attempt(session: Session, request: RotateRequest, wait: timedelta | None) -> tuple[RotateResponse, float]:
-    return call_and_wait(session, session.tokens.Rotate, request, wait, "Rotating")
 
 
 def _again(request: RotateRequest) -> str:

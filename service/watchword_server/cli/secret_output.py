@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from watchword_server.cli.connect import Session
 from watchword_server.cli.errors import CommandError, ExitCode
 from watchword_server.cli.output import message_json
+from watchword_server.cli.private_output import replacing
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -66,23 +67,5 @@ def secret_place(session: Session, file: Path | None, *, quiet: bool) -> Iterato
     if file is None:
         yield SecretPlace(session, None, None, quiet)
         return
-    from watchword_server.private_file import PrivateFileError, replace_private_file
-
-    # A link stays one: what it points to is replaced.
-    target = file.resolve()
-    if target.exists() and not target.is_file():
-        raise _unwritable(f"{file} is not a file")
-    try:
-        with replace_private_file(target) as write:
-            yield SecretPlace(session, file, write, quiet)
-    except PrivateFileError as error:
-        raise _unwritable(str(error)) from None
-
-
-def _unwritable(why: str) -> CommandError:
-    return CommandError(
-        f"{why}. Nothing was asked of the server",
-        "Name a file in a folder that you may write to.",
-        ExitCode.CONFIGURATION,
-        "FILE_UNWRITABLE",
-    )
+    with replacing(file) as write:
+        yield SecretPlace(session, file, write, quiet)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.cli.conftest import CommandLine
 from watchword.token import format_token_id, new_token_id
-from watchword_server.cli.audit_export import read_export
+from watchword_server.cli.audit_reading import read_export
 from watchword_server.cli.errors import CommandError, ExitCode
 
 ONE, OTHER = new_token_id(1_900_000_000_000), new_token_id(1_900_000_000_001)
