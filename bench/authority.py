@@ -88,6 +88,9 @@ def _environment(transport: Transport, port: int, metrics_port: int, database: M
         "WATCHWORD_TRANSPORT": transport,
         "WATCHWORD_LISTEN": f"127.0.0.1:{port}",
         "WATCHWORD_METRICS_LISTEN": f"127.0.0.1:{metrics_port}",
+        # What is measured is what the server can do, not what it lets one caller do.
+        "WATCHWORD_ISSUES_PER_SECOND": "0",
+        "WATCHWORD_FAILED_VALIDATIONS_PER_SECOND": "0",
         **database,
     }
 

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
+from functools import partial
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -36,9 +37,12 @@ from watchword_server.private_file import replace_private_file
 from watchword_server.replica_parts import ReplicaParts, replica_parts, verifier_service
 from watchword_server.request.access import ACCESS, check_access
 from watchword_server.request.audit_service import AuditService
+from watchword_server.request.audit_trail import AuditTrail
 from watchword_server.request.fleet_service import FleetService
 from watchword_server.request.lifecycle import TokenLifecycle
-from watchword_server.request.pipeline import Permits, Surroundings, handler
+from watchword_server.request.permits import Lateness, Permits
+from watchword_server.request.pipeline import Surroundings, handler
+from watchword_server.request.rates import Rates
 from watchword_server.request.reading import TokenReading
 from watchword_server.request.subject_service import SubjectService
 from watchword_server.request.token_service import TokenService
@@ -108,9 +112,11 @@ async def serve(
 
         parts.fleet.open()
         own = replica_parts(settings, parts.store, parts.fleet, clock, metrics)
-        permits = Permits(settings.concurrent_calls_max)
+        lateness = Lateness()
+        permits = Permits(settings.concurrent_calls_max, lateness, count_shed=metrics.calls_shed.add)
+        trail = AuditTrail(parts.store.record_events, count_dropped=metrics.count_dropped_events)
         proxies = TrustedProxies(settings.trusted_proxies)
-        surroundings = Surroundings(own.store, parts.keyring, permits, settings.token_prefix, proxies)
+        surroundings = Surroundings(own.store, parts.keyring, permits, settings.token_prefix, trail, proxies)
         usage = UsageBuffer(clock.boottime)
         watches = verifier_service(
             own, settings, surroundings, clock, metrics, reported=lambda admitted, refused: usage.add(admitted)
@@ -122,6 +128,8 @@ async def serve(
         if not await stopping.unless_requested(stack.enter_async_context(own.member.running())):
             _log.warning("stopped before it served: it could not join the other servers")
             return
+        await stack.enter_async_context(trail.running())
+        await stack.enter_async_context(lateness.watched())
         await stack.enter_async_context(background(parts, own, metrics, health))
         _settle_memory()
         await bound.start()
@@ -183,6 +191,13 @@ def _handlers(
         metrics.verdicts.add(labels[id(reason)])
 
     settings = parts.settings
+    issues, failures = (
+        Rates(per_second, count_refusal=partial(metrics.rate_limited.add, limit))
+        for per_second, limit in (
+            (settings.issues_per_second, "issues"),
+            (settings.failed_validations_per_second, "failed_validations"),
+        )
+    )
     propagating = Propagating(own.propagation, wait_seconds_max=settings.revoke_wait_seconds_max)
     rotating = Rotating(
         parts.store,
@@ -193,7 +208,7 @@ def _handlers(
         grace_max=timedelta(seconds=settings.rotation_grace_seconds_max),
     )
     services = (
-        TokenService(digests=parts.keyring, count_verdict=count_verdict),
+        TokenService(digests=parts.keyring, count_verdict=count_verdict, failures=failures),
         TokenLifecycle(
             store=parts.store,
             issuing=parts.issuing,
@@ -202,6 +217,7 @@ def _handlers(
             revoking=Revoking(parts.store, parts.keyring),
             propagating=propagating,
             registering=Registering(parts.store),
+            rates=issues,
         ),
         TokenReading(store=parts.store, reads=own.store, digests=parts.keyring),
         SubjectService(store=parts.store, blocking=Blocking(parts.store), propagating=propagating),

@@ -15,18 +15,20 @@ from watchword.token import new_token, new_token_id
 from watchword.v1 import token_service_pb2 as pb
 from watchword_server.keyring import Keyring
 from watchword_server.request.access import Access
+from watchword_server.request.audit_trail import AuditTrail
+from watchword_server.request.permits import Permits
 from watchword_server.request.pipeline import (
     LARGE_CALLS_MAX,
     UNPROVED_BYTES_MAX,
     Call,
     Handler,
     Method,
-    Permits,
     Surroundings,
     handler,
 )
 from watchword_server.rules.tokens import TokenRecord
 from watchword_server.store.contract import Position, Snapshot, Store
+from watchword_server.store.event_contract import Event
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 KEYRING = Keyring.generate()
@@ -102,10 +104,14 @@ async def answered(call: Call[pb.IssueRequest]) -> pb.IssueResponse:
     return pb.IssueResponse()
 
 
+async def unrecorded(events: Sequence[Event]) -> None:
+    """Where nobody reads the audit log."""
+
+
 def issue_to(store: Rows, answer: Any = answered) -> Handler:
     method = Method("/x/Issue", cast(type[pb.IssueRequest], Decoded), answer)
-    surroundings = Surroundings(cast(Store, store), KEYRING, Permits(100), "ww_")
-    return handler(method, Access(("watchword.issue",)), surroundings, Unmetered())
+    surroundings = Surroundings(cast(Store, store), KEYRING, Permits(100), "ww_", AuditTrail(unrecorded))
+    return handler(method, Access(("watchword.issue",), "issue"), surroundings, Unmetered())
 
 
 @pytest.mark.parametrize(

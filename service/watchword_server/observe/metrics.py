@@ -133,6 +133,12 @@ class Metrics:
         self.replicas_fenced = 0
         """Other servers that this one found dead and deleted."""
         self.watches_refused = Tally()
+        self.calls_shed = Tally()
+        """Calls refused at once, by what there was too much of."""
+        self.rate_limited = Tally()
+        """Calls refused for their callers' rates, by limit."""
+        self.audit_events_dropped = 0
+        """Events of denied and of reading calls that were lost."""
         self.usage_reports = Tally()
         """Verifiers' reports of what they admitted from memory: `received` or `refused`."""
         self._version = version
@@ -144,6 +150,10 @@ class Metrics:
     def method(self, path: str) -> MethodMeter:
         """The meter of `/package.Service/Method`. For methods that exist only, never for what a caller sent."""
         return self._methods.setdefault(path, MethodMeter())
+
+    def count_dropped_events(self, count: int) -> None:
+        """So many audit events were lost."""
+        self.audit_events_dropped += count
 
     def families(self) -> Iterator[Metric]:
         """Everything in Prometheus's form, as of now."""
@@ -207,6 +217,13 @@ class Metrics:
             seconds.add_metric([path], meter.seconds.cumulative(), meter.seconds.total)
         yield calls
         yield seconds
+        yield _counter("watchword_calls_shed", "Calls refused for want of room.", "cause", self.calls_shed)
+        yield _counter("watchword_rate_limited", "Calls beyond their callers' rates.", "limit", self.rate_limited)
+        yield CounterMetricFamily(
+            "watchword_audit_events_dropped",
+            "Events of denied and of reading calls that were lost.",
+            value=self.audit_events_dropped,
+        )
 
     def _replica(self) -> Iterator[Metric]:
         seconds = HistogramMetricFamily(

@@ -16,6 +16,7 @@ from watchword_server.answer.rotate import RotateOrder, Rotating
 from watchword_server.request import messages, pages
 from watchword_server.request.pipeline import Call, Method
 from watchword_server.request.presented import token_field_if_set, well_formed
+from watchword_server.request.rates import Rates
 from watchword_server.request.token_service import PATH
 from watchword_server.rules.tokens import TokenKind
 from watchword_server.store.contract import Selector, Store
@@ -34,6 +35,7 @@ class TokenLifecycle:
         revoking: Revoking,
         propagating: Propagating,
         registering: Registering,
+        rates: Rates | None = None,
     ) -> None:
         self._store = store
         self._issuing = issuing
@@ -42,12 +44,13 @@ class TokenLifecycle:
         self._revoking = revoking
         self._propagating = propagating
         self._registering = registering
+        self._rates = rates or Rates(0)
 
     def methods(self) -> list[Method[Any]]:
         """What to register."""
         return [
-            Method(PATH + "Issue", pb.IssueRequest, self.issue, writes=True),
-            Method(PATH + "Rotate", pb.RotateRequest, self.rotate, writes=True),
+            Method(PATH + "Issue", pb.IssueRequest, self.issue, writes=True, rates=self._rates),
+            Method(PATH + "Rotate", pb.RotateRequest, self.rotate, writes=True, rates=self._rates),
             Method(PATH + "Narrow", pb.NarrowRequest, self.narrow, writes=True),
             Method(PATH + "Revoke", pb.RevokeRequest, self.revoke, token_field_if_set, writes=True),
             Method(PATH + "RegisterScopes", pb.RegisterScopesRequest, self.register_scopes, writes=True),
@@ -55,6 +58,7 @@ class TokenLifecycle:
 
     async def issue(self, call: Call[pb.IssueRequest]) -> pb.IssueResponse:
         """A new token; its secret leaves the server here."""
+        self._rates.spend(call.caller)
         request = call.request
         order = IssueOrder(
             subject=request.subject,
@@ -79,6 +83,7 @@ class TokenLifecycle:
 
     async def rotate(self, call: Call[pb.RotateRequest]) -> pb.RotateResponse:
         """A successor, whose secret leaves the server here; and what became of the rotated token."""
+        self._rates.spend(call.caller)
         request = call.request
         order = RotateOrder(
             token_id=pages.token_id_of(request.token_id, "token_id") if request.token_id else None,

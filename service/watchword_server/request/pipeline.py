@@ -1,4 +1,4 @@
-"""The way of every call, as a list: boundary, permit, bearer, decode, read, caller, answer, encode.
+"""The way of every call, as a list: boundary, permit, bearer, rate, decode, read, caller, answer, encode.
 
 It is wrapped around each method at registration and not installed as gRPC interceptors, which would cost a chain of
 coroutines per call. Authentication comes before anything about the request is told: a caller without a token learns
@@ -23,10 +23,13 @@ from watchword.network import TrustedProxies
 from watchword.token import MalformedTokenError, ParsedToken, parse_token
 from watchword_server.answer.callers import authenticate
 from watchword_server.answer.errors import CallerUnknownError, DeadlineTooNearError, FieldsInvalidError
-from watchword_server.answer.proof import Digests
-from watchword_server.request.access import Access
+from watchword_server.answer.proof import Digests, proves
+from watchword_server.request.access import NOT_ADMINISTRATIVE, Access
+from watchword_server.request.audit_trail import Attempt, AuditedMethod, AuditTrail
 from watchword_server.request.evidence import evidence_of
-from watchword_server.request.status import Answer, answer_for, draining, internal, overloaded
+from watchword_server.request.permits import Permits
+from watchword_server.request.rates import Rates
+from watchword_server.request.status import Answer, answer_for, internal
 from watchword_server.rules.tokens import TokenRecord
 from watchword_server.store.contract import Actor, Reads, Snapshot
 
@@ -50,24 +53,6 @@ class Meter(Protocol):
     def finished(self, code: int, seconds: float) -> None:
         """A call ended with this gRPC status number."""
         ...
-
-
-class Permits:
-    """How many calls may be under way at once. The native transport has no maximum_concurrent_rpcs."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.under_way = 0
-        self._draining = False
-
-    def refuse_calls(self) -> None:
-        """No more permits: the server is going away, and another one may take the call."""
-        self.limit = 0
-        self._draining = True
-
-    def refusal(self) -> Answer:
-        """What a call hears that gets no permit."""
-        return draining() if self._draining else overloaded()
 
 
 class Call(NamedTuple, Generic[R]):
@@ -94,13 +79,14 @@ class Call(NamedTuple, Generic[R]):
 
 @dataclass(frozen=True, slots=True)
 class Method(Generic[R]):
-    """One RPC: how to decode it, which tokens a request presents, and what answers it."""
+    """One RPC: how to decode it, which tokens a request presents, and what answers it, which spends from `rates`."""
 
     path: str
     request_type: type[R]
     answer: Callable[[Call[R]], Awaitable[Message]]
     tokens_in: Callable[[R], Sequence[str]] = lambda request: ()
     writes: bool = False
+    rates: Rates | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +97,7 @@ class Surroundings:
     digests: Digests
     permits: Permits
     token_prefix: str
+    trail: AuditTrail
     proxies: TrustedProxies = field(default_factory=lambda: TrustedProxies(()))
     """Whose word is taken for where a caller with a bound token is."""
     large_reads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LARGE_CALLS_MAX))
@@ -123,17 +110,23 @@ Handler = Callable[[bytes, Any], Awaitable[Message]]
 
 def handler(method: Method[R], access: Access, surroundings: Surroundings, meter: Meter) -> Handler:
     """The behaviour to register for a method: `async def (request bytes, context) -> response message`."""
-    permits, clock = surroundings.permits, time.perf_counter
+    permits, lateness, clock = surroundings.permits, surroundings.permits.lateness, time.perf_counter
     carry_out = _carry_out(method, access, surroundings)
+    audited: AuditedMethod | None = None
+    if access.action != NOT_ADMINISTRATIVE:
+        audited = AuditedMethod(surroundings.trail, access.action, writes=method.writes)
 
     async def behaviour(data: bytes, context: Any) -> Message:
         began = clock()
-        if permits.under_way >= permits.limit:
+        if permits.under_way >= permits.limit or (began > lateness.due_at and lateness.late()):
             answer = permits.refusal()
         else:
             permits.under_way += 1
+            attempt = None if audited is None else audited.attempt(context)
             try:
-                response = await carry_out(data, context)
+                response = await carry_out(data, context, attempt)
+                if attempt is not None:
+                    attempt.allowed()
                 meter.finished(0, clock() - began)
                 return response
             except asyncio.CancelledError:
@@ -141,6 +134,8 @@ def handler(method: Method[R], access: Access, surroundings: Surroundings, meter
                 raise
             except Exception as error:
                 answer = boundary(error, method.path)
+                if attempt is not None:
+                    attempt.denied(answer)
             finally:
                 permits.under_way -= 1
         meter.finished(answer[0].value[0], clock() - began)
@@ -162,20 +157,26 @@ def boundary(error: Exception, path: str) -> Answer:
     return answer
 
 
-def _carry_out(method: Method[R], access: Access, surroundings: Surroundings) -> Handler:
+def _carry_out(
+    method: Method[R], access: Access, surroundings: Surroundings
+) -> Callable[[bytes, Any, Attempt | None], Awaitable[Message]]:
     store, digests, prefix = surroundings.store, surroundings.digests, surroundings.token_prefix
-    answer, tokens_in, decode = method.answer, method.tokens_in, method.request_type.FromString
+    answer, decode = method.answer, _decoding(method, prefix)
     large = surroundings.large_writes if method.writes else surroundings.large_reads
-    malformed = f"not a {method.request_type.DESCRIPTOR.full_name}"
     fixed = access.scopes == access.scopes_always
     proxies = surroundings.proxies
+    rates = method.rates or Rates(0)
 
-    async def carry_out(data: bytes, context: Any) -> Message:
+    async def carry_out(data: bytes, context: Any, attempt: Attempt | None) -> Message:
         bearer = bearer_of(context.invocation_metadata(), prefix)
+        if rates.limited:
+            _check_rate(rates, digests, bearer, attempt)
         if len(data) <= UNPROVED_BYTES_MAX:
-            return await proceed(data, context, bearer)
+            return await proceed(data, context, bearer, attempt)
         # test_a_large_request_of_a_caller_unknown_is_refused_undecoded
         snapshot = await store.read([bearer.token_id])
+        if attempt is not None:
+            attempt.claims(bearer, snapshot)
         authenticate(
             digests,
             bearer,
@@ -184,22 +185,16 @@ def _carry_out(method: Method[R], access: Access, surroundings: Surroundings) ->
             evidence=lambda: evidence_of(context, proxies),
         )
         async with large:
-            return await proceed(data, context, bearer)
+            return await proceed(data, context, bearer, attempt)
 
-    async def proceed(data: bytes, context: Any, bearer: ParsedToken) -> Message:
-        fault: FieldsInvalidError | None = None
-        request: R | None = None
-        tokens: Sequence[ParsedToken | None] = ()
-        try:
-            request = decode(data)
-            tokens = [_parse(text, prefix) for text in tokens_in(request)]
-        except DecodeError:
-            fault = FieldsInvalidError([("request", malformed)])
-        except FieldsInvalidError as error:
-            fault = error
+    async def proceed(data: bytes, context: Any, bearer: ParsedToken, attempt: Attempt | None) -> Message:
+        request, tokens, fault = decode(data)
         wanted = [bearer.token_id]
         wanted += [token.token_id for token in tokens if token is not None]
         snapshot = await store.read(wanted)
+        if attempt is not None:
+            attempt.claims(bearer, snapshot)
+            attempt.asks(request, tokens)
         required = access.scopes if fixed or request is None else access.scopes_for(request)
         caller = authenticate(
             digests, bearer, snapshot, required=required, evidence=lambda: evidence_of(context, proxies)
@@ -208,13 +203,47 @@ def _carry_out(method: Method[R], access: Access, surroundings: Surroundings) ->
             raise fault
         assert request is not None
         if method.writes:
-            # None is no deadline; zero is one that is over.
-            seconds_left = context.time_remaining()
-            if seconds_left is not None and seconds_left < WRITE_SECONDS_MIN:
-                raise DeadlineTooNearError
+            _check_deadline(context)
         return await answer(Call(caller, request, tokens, snapshot, context.peer, context.time_remaining))
 
     return carry_out
+
+
+Decoded = tuple[R | None, Sequence[ParsedToken | None], FieldsInvalidError | None]
+
+
+def _decoding(method: Method[R], prefix: str) -> Callable[[bytes], Decoded[R]]:
+    """Reads a request and the tokens in it. What is wrong with it is told only once the caller is known."""
+    decode, tokens_in = method.request_type.FromString, method.tokens_in
+    malformed = f"not a {method.request_type.DESCRIPTOR.full_name}"
+
+    def decoded(data: bytes) -> Decoded[R]:
+        request: R | None = None
+        try:
+            request = decode(data)
+            return request, [_parse(text, prefix) for text in tokens_in(request)], None
+        except DecodeError:
+            return None, (), FieldsInvalidError([("request", malformed)])
+        except FieldsInvalidError as error:
+            return request, (), error
+
+    return decoded
+
+
+def _check_rate(rates: Rates, digests: Digests, bearer: ParsedToken, attempt: Attempt | None) -> None:
+    """Before the database is asked; but only who has the secret is told of a caller's limit."""
+    record = rates.limited.get(bearer.token_id)
+    if record is not None and proves(digests, bearer, record):
+        if attempt is not None:
+            attempt.is_from(record)
+        rates.check(record)
+
+
+def _check_deadline(context: Any) -> None:
+    # None is no deadline; zero is one that is over.
+    seconds_left = context.time_remaining()
+    if seconds_left is not None and seconds_left < WRITE_SECONDS_MIN:
+        raise DeadlineTooNearError
 
 
 def bearer_of(metadata: Any, prefix: str) -> ParsedToken:

@@ -16,6 +16,7 @@ from watchword_server.answer.errors import FieldsInvalidError
 from watchword_server.answer.proof import Digests, examine
 from watchword_server.request import messages
 from watchword_server.request.pipeline import Call, Method
+from watchword_server.request.rates import Rates
 from watchword_server.rules.fields import BATCH_MAX, SCOPES_MAX, Faults
 from watchword_server.rules.tokens import TokenRecord
 from watchword_server.rules.verdicts import Evidence, Reason
@@ -50,19 +51,27 @@ class TokenService:
         *,
         digests: Digests,
         count_verdict: Callable[[Reason], None],
+        failures: Rates | None = None,
         count_use: CountUse = _uncounted,
         rotated_presented: RotatedPresented = _unheard,
     ) -> None:
         self._digests = digests
         self._count_verdict = count_verdict
+        self._failures = failures or Rates(0)
         self._count_use = count_use
         self._rotated_presented = rotated_presented
 
     def methods(self) -> list[Method[Any]]:
         """What to register."""
         return [
-            Method(PATH + "Validate", pb.ValidateRequest, self.validate, _token_field),
-            Method(PATH + "BatchValidate", pb.BatchValidateRequest, self.batch_validate, _batched_tokens),
+            Method(PATH + "Validate", pb.ValidateRequest, self.validate, _token_field, rates=self._failures),
+            Method(
+                PATH + "BatchValidate",
+                pb.BatchValidateRequest,
+                self.batch_validate,
+                _batched_tokens,
+                rates=self._failures,
+            ),
         ]
 
     async def validate(self, call: Call[pb.ValidateRequest]) -> pb.ValidateResponse:
@@ -70,7 +79,8 @@ class TokenService:
         required = tuple(call.request.required_scopes)
         _check_required([required])
         response = pb.ValidateResponse()
-        self._answer(response, call.request, call.tokens[0], call.snapshot, call.caller.subject, required)
+        if self._answer(response, call.request, call.tokens[0], call.snapshot, call.caller.subject, required):
+            self._failures.spend(call.caller)
         return response
 
     async def batch_validate(self, call: Call[pb.BatchValidateRequest]) -> pb.BatchValidateResponse:
@@ -81,9 +91,9 @@ class TokenService:
         _check_required(all_required)
         response = pb.BatchValidateResponse()
         add = response.responses.add
-        asked = 0
+        asked = failed = 0
         for request, token, required in zip(requests, call.tokens, all_required, strict=True):
-            self._answer(add(), request, token, snapshot, verifier, required)
+            failed += self._answer(add(), request, token, snapshot, verifier, required)
             if required:
                 asked += len(required)
                 if asked >= _SCOPES_AT_A_STRETCH:
@@ -91,6 +101,8 @@ class TokenService:
                     # A thousand times 64 scopes against 64 held take more than a second: the others get their turns
                     # meanwhile (test_a_batch_of_many_scopes_gives_way_to_others).
                     await asyncio.sleep(0)
+        if failed:
+            self._failures.spend(call.caller, failed)
         return response
 
     def _answer(
@@ -101,7 +113,8 @@ class TokenService:
         snapshot: Snapshot,
         verifier: str,
         required: Sequence[str],
-    ) -> None:
+    ) -> bool:
+        """Fills in one verdict. True for `inactive`, which a caller may ask for only so often."""
         enforces_bindings = request.enforces_bindings
         verdict = examine(
             self._digests,
@@ -118,9 +131,11 @@ class TokenService:
             if not request.recheck:
                 assert record is not None
                 self._count_use(record, verifier, request.client_ip, required)
-        elif reason is Reason.ROTATED and record is not None:
+            return False
+        if reason is Reason.ROTATED and record is not None:
             # The secret was right. (Without a record it could not be looked at.)
             self._rotated_presented(record, verifier, request.client_ip)
+        return reason is not Reason.SCOPE_MISSING
 
 
 def _check_required(lists: Sequence[Sequence[str]]) -> None:
