@@ -103,7 +103,7 @@ async def revive(embedded: EmbeddedPostgres) -> None:
 
 async def _purge(parts: Parts, metrics: Metrics) -> None:
     settings = parts.settings
-    retention = Retention(timedelta(days=settings.expired_tokens_kept_days), timedelta(days=settings.audit_kept_days))
+    retention = Retention.of_days(settings.expired_tokens_kept_days, settings.audit_kept_days)
     done = await purge(parts.database, retention, now=datetime.now(UTC))
     for partition in done.dropped:
         metrics.partitions_dropped.add(partition.parent)

@@ -176,6 +176,9 @@ def test_schema_is_missing_until_upgraded(
         applied = json.loads(server.run("db", "upgrade", "-o", "json").stdout)["applied"]
         assert applied[0] == "0001.initial"
         assert server.run("db", "status").returncode == 0
+        shown = json.loads(server.run("db", "status", "-o", "json").stdout)
+        assert "scopes" in {table["name"] for table in shown["tables"]}
+        assert shown["size_bytes"] == sum(table["size_bytes"] for table in shown["tables"]) > 0
         assert server.run("db", "upgrade").stdout == "up to date\n"
 
 

@@ -60,6 +60,16 @@ class AttachedPartition:
     begins_at: datetime | None
     ends_at: datetime | None
 
+    @property
+    def made_by_server(self) -> bool:
+        """Whether it bears the name of one that a server makes, who may then drop it too."""
+        return re.fullmatch(f"{self.parent}_[0-9]{{8}}", self.name) is not None
+
+    @property
+    def order(self) -> tuple[datetime, str]:
+        """Sorts by their ends, those without one last."""
+        return self.ends_at or _END_OF_TIME, self.name
+
 
 def _instant(bound: UUID) -> datetime:
     try:
@@ -151,11 +161,12 @@ async def attached_partitions(connection: Connection) -> list[AttachedPartition]
     """All partitions that there are, whoever made them; in order of their ends, those without one last."""
     rows = await connection.fetch(query("partitions"))
     # Without bounds is what was dropped while this was read.
-    found = [_attached(row["parent"], row["partition"], row["bounds"]) for row in rows if row["bounds"] is not None]
-    return sorted(found, key=lambda partition: (partition.ends_at or _END_OF_TIME, partition.name))
+    found = [attached(row["parent"], row["partition"], row["bounds"]) for row in rows if row["bounds"] is not None]
+    return sorted(found, key=lambda partition: partition.order)
 
 
-def _attached(parent: str, name: str, bounds: str) -> AttachedPartition:
+def attached(parent: str, name: str, bounds: str) -> AttachedPartition:
+    """One with the bounds that Postgres writes."""
     match = _BOUNDS.fullmatch(bounds)
     if match is None:
         return AttachedPartition(parent, name, None, None)

@@ -7,11 +7,10 @@ killed server leaves a partition whole or gone (test_server_killed_while_it_purg
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, Self
 
 from watchword_server.store.database import DRIVER_ERRORS, Connection, Database
 from watchword_server.store.partitions import AttachedPartition, attached_partitions, impatiently
@@ -21,7 +20,6 @@ AUDIT_DAYS_MIN: Final = 90
 """The database itself refuses to drop events that are younger (migration 0003)."""
 # What is known of a token's use goes before the token.
 _ORDER: Final = ("token_usage", "tokens", "audit_events")
-_OURS: Final = re.compile(r"(tokens|token_usage|audit_events)_[0-9]{8}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +28,11 @@ class Retention:
 
     expired_tokens: timedelta
     audit_events: timedelta
+
+    @classmethod
+    def of_days(cls, expired_tokens: int, audit_events: int) -> Self:
+        """As the settings have it."""
+        return cls(timedelta(days=expired_tokens), timedelta(days=audit_events))
 
     def due_at(self, partition: AttachedPartition) -> datetime | None:
         """When it may go; None: never, because it has no end."""
@@ -65,7 +68,7 @@ async def purge(database: Database, retention: Retention, *, now: datetime) -> P
         now = min(now, await connection.fetchval("select now()"))
         found = due(await impatiently(connection, lambda: attached_partitions(connection)), retention, now)
         for parent in _ORDER:
-            for partition in (one for one in found if one.parent == parent and is_ours(one)):
+            for partition in (one for one in found if one.parent == parent and one.made_by_server):
                 try:
                     if await _drop(connection, partition):
                         dropped.append(partition)
@@ -79,7 +82,7 @@ async def purge(database: Database, retention: Retention, *, now: datetime) -> P
     return Purge(
         dropped,
         put_off,
-        [partition.name for partition in found if not is_ours(partition)],
+        [partition.name for partition in found if not partition.made_by_server],
         now - min(left, default=now),
     )
 
@@ -87,12 +90,6 @@ async def purge(database: Database, retention: Retention, *, now: datetime) -> P
 def due(partitions: Iterable[AttachedPartition], retention: Retention, now: datetime) -> list[AttachedPartition]:
     """Those that are past their retention, in the order in which they came."""
     return [one for one in partitions if (due_at := retention.due_at(one)) is not None and due_at <= now]
-
-
-def is_ours(partition: AttachedPartition) -> bool:
-    """Whether a server may drop it: made by one, by its name."""
-    match = _OURS.fullmatch(partition.name)
-    return match is not None and match[1] == partition.parent
 
 
 async def _drop(connection: Connection, partition: AttachedPartition) -> bool:
