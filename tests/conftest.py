@@ -15,7 +15,6 @@ from tests.databases import Databases, databases
 from tests.servers import Client, ServerProcess, client
 from watchword_server.keyring import Keyring
 
-
 # Tokens and ids are drawn anew by each worker, which all have to call a test by the same name.
 _DRAWN = re.compile(r"\w*[0-9A-Za-z]{20,}")
 
