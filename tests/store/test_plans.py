@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -26,8 +26,8 @@ async def many_partitions(database: Database) -> Database:
     return database
 
 
-async def scanned(connection: Connection, sql: str, arguments: Sequence[object]) -> set[str]:
-    """The partitions of `tokens` that a prepared statement reads when it runs for the last of many times."""
+async def scanned(connection: Connection, sql: str, arguments: Sequence[object], *, table: str = "tokens") -> set[str]:
+    """The partitions of a table that a prepared statement reads when it runs for the last of many times."""
     statement = await connection.prepare(sql)
     for _ in range(EXECUTIONS):
         await statement.fetch(*arguments)
@@ -36,7 +36,7 @@ async def scanned(connection: Connection, sql: str, arguments: Sequence[object])
     return {
         node["Relation Name"]
         for node in nodes
-        if re.fullmatch(r"tokens_\d{8}", node.get("Relation Name", ""))
+        if re.fullmatch(table + r"_\d{8}", node.get("Relation Name", ""))
         and node["Node Type"] != "ModifyTable"
         and node["Actual Loops"] > 0
     }
@@ -90,4 +90,18 @@ async def test_issuers_are_locked_without_opening_other_partitions(many_partitio
     child = new_token(issued_by=issuer.record.token_id)
     arguments = (*([value] for value in _columns(child)), [issuer.record.token_id])
     assert len(await scanned(connection, query("issue"), arguments)) == 1
+    await connection.close()
+
+
+async def test_storing_uses_opens_only_the_partitions_of_those_ids(many_partitions: Database) -> None:
+    connection = await many_partitions.connect()
+    used = [new_token(ends_in=timedelta(days=days)) for days in (1, 200)]
+    for token in used:
+        await connection.fetch(query("issue"), *([value] for value in _columns(token)), [])
+    ids = [token.record.token_id for token in used]
+    arguments = (ids, ["orders"] * 2, [1] * 2, [0.0] * 2, [""] * 2, [""] * 2)
+    for table in ("tokens", "token_usage"):
+        assert len(await scanned(connection, query("usage_store"), arguments, table=table)) == 2
+    assert len(await scanned(connection, query("usage_slide"), (ids, [datetime.now(UTC)] * 2, 0.0))) == 2
+    assert len(await scanned(connection, query("usage"), (ids,), table="token_usage")) == 2
     await connection.close()

@@ -1,0 +1,91 @@
+"""Who used which token where: stored in batches, and sessions move on with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from watchword.token import expires_at_ms
+from watchword_server.store.contract import Actor, PartitionMissingError, Use
+from watchword_server.store.database import Connection, Database, query, retried
+from watchword_server.store.event_contract import Event
+from watchword_server.store.partitions import covered_ranges
+from watchword_server.store.recording import record
+
+# In the background, and done again if it fails: a commit that is given up and was done after all counts twice.
+_STATEMENT_SECONDS_MAX: Final = 10.0
+_MILLISECOND: Final = timedelta(milliseconds=1)
+_UNIX_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+async def store_uses(database: Database, uses: Sequence[Use], *, slack: timedelta) -> tuple[int, int]:
+    """Merges uses into what is known, moves on the sessions among them, and records which tokens came from a network
+    that they were never seen in. How many were stored, and how many such events there were.
+
+    A session then ends its idle timeout and `slack` after its last use: by so much may what is known be behind. Uses of
+    tokens that are not there, or not meant for the service, are left out. Raises StoreError.
+    """
+    try:
+        return await _stored(database, uses, slack)
+    except PartitionMissingError:
+        # An expired token's was dropped just now, or another version of the server makes none.
+        async with database.connection() as connection:
+            covered = (await covered_ranges(connection)).get("token_usage", [])
+        return await _stored(database, [use for use in uses if _lies_in(covered, use.token_id)], slack)
+
+
+def _lies_in(covered: Sequence[tuple[datetime, datetime]], token_id: UUID) -> bool:
+    ends_at = _UNIX_EPOCH + expires_at_ms(token_id) * _MILLISECOND
+    return any(lower <= ends_at < upper for lower, upper in covered)
+
+
+async def _stored(database: Database, uses: Sequence[Use], slack: timedelta) -> tuple[int, int]:
+    async def transaction(connection: Connection) -> tuple[int, int]:
+        async with connection.transaction():
+            rows = await connection.fetch(
+                query("usage_store"),
+                [use.token_id for use in uses],
+                [use.service for use in uses],
+                [use.count for use in uses],
+                [use.used_ago_seconds for use in uses],
+                [use.address for use in uses],
+                [" ".join(use.scopes) for use in uses],
+                timeout=_STATEMENT_SECONDS_MAX,
+            )
+            await _slide(connection, rows, slack)
+            events = _new_networks(rows)
+            if events:
+                await record(connection, events)
+        return len(rows), len(events)
+
+    async with database.connection() as connection:
+        return await retried(transaction, connection)
+
+
+async def _slide(connection: Connection, rows: Sequence[Any], slack: timedelta) -> None:
+    last_used: dict[UUID, datetime] = {}
+    for row in rows:
+        if row["slides"]:
+            token_id = row["token_id"]
+            last_used[token_id] = max(row["last_used_at"], last_used.get(token_id, row["last_used_at"]))
+    if last_used:
+        await connection.execute(
+            query("usage_slide"),
+            list(last_used),
+            list(last_used.values()),
+            slack.total_seconds(),
+            timeout=_STATEMENT_SECONDS_MAX,
+        )
+
+
+def _new_networks(rows: Sequence[Any]) -> list[Event]:
+    """One for each token and network, at however many services it was seen."""
+    events: dict[tuple[UUID, str], Event] = {}
+    for row in rows:
+        if row["new_network"] is not None:
+            details = {"network": row["new_network"], "service": row["service"]}
+            event = Event("new_network", Actor(row["service"], None, row["address"]), row["token_id"], details)
+            events.setdefault((row["token_id"], row["new_network"]), event)
+    return list(events.values())
