@@ -13,13 +13,21 @@ from google.protobuf.duration_pb2 import Duration
 
 from tests.conftest import Watchword
 from watchword import status
-from watchword.v1 import audit_service_pb2, audit_service_pb2_grpc, fleet_service_pb2_grpc, token_service_pb2_grpc
+from watchword.v1 import (
+    audit_service_pb2,
+    audit_service_pb2_grpc,
+    fleet_service_pb2_grpc,
+    subject_service_pb2,
+    subject_service_pb2_grpc,
+    token_service_pb2_grpc,
+)
 from watchword.v1 import token_service_pb2 as pb
 
 P = ParamSpec("P")
 
 CALL_SECONDS_MAX = 20
 TOKEN_SERVICE = "/watchword.v1.TokenService/"
+SUBJECT_SERVICE = "/watchword.v1.SubjectService/"
 AUDIT_SERVICE = "/watchword.v1.AuditService/"
 
 
@@ -87,6 +95,7 @@ class Party:
         self.metadata = (("authorization", f"Bearer {secret}"),)
         self.tokens = token_service_pb2_grpc.TokenServiceStub(channel)
         self.audit = audit_service_pb2_grpc.AuditServiceStub(channel)
+        self.subjects = subject_service_pb2_grpc.SubjectServiceStub(channel)
         self.fleet = fleet_service_pb2_grpc.FleetServiceStub(channel)
 
     def issue(
@@ -115,6 +124,11 @@ class Party:
         )
         return self.tokens.Issue(request, metadata=self.metadata, timeout=timeout)
 
+    def make(self, **fields: object) -> pb.IssueResponse:
+        """Issue with any fields; a token for the administrator where none says otherwise."""
+        request = pb.IssueRequest(**{"subject": unique(), "audiences": ["admin"], **fields})  # type: ignore[arg-type]
+        return self.tokens.Issue(request, metadata=self.metadata, timeout=CALL_SECONDS_MAX)
+
     def party(
         self,
         subject: str,
@@ -133,9 +147,22 @@ class Party:
         answer = self.tokens.RegisterScopes(request, metadata=self.metadata, timeout=CALL_SECONDS_MAX)
         return answer.registered_count
 
-    def validate(self, token: str, *required: str) -> pb.ValidateResponse:
+    def validate(
+        self,
+        token: str,
+        *required: str,
+        client_ip: str = "",
+        certificate_sha256: bytes = b"",
+        enforces_bindings: bool = False,
+    ) -> pb.ValidateResponse:
         """Validate."""
-        request = pb.ValidateRequest(token=token, required_scopes=required)
+        request = pb.ValidateRequest(
+            token=token,
+            required_scopes=required,
+            client_ip=client_ip,
+            certificate_sha256=certificate_sha256,
+            enforces_bindings=enforces_bindings,
+        )
         return self.tokens.Validate(request, metadata=self.metadata, timeout=CALL_SECONDS_MAX)
 
     def verdict(self, token: str, *required: str) -> str:
@@ -154,6 +181,37 @@ class Party:
         if request is None:
             request = pb.RevokeRequest(**fields)  # type: ignore[arg-type]  # the targets are all strings
         return self.tokens.Revoke(request, metadata=self.metadata, timeout=timeout)
+
+    def rotate(
+        self, request: pb.RotateRequest | None = None, *, timeout: float = CALL_SECONDS_MAX
+    ) -> pb.RotateResponse:
+        """Rotate; by default the calling token."""
+        return self.tokens.Rotate(request or pb.RotateRequest(), metadata=self.metadata, timeout=timeout)
+
+    def narrow(self, request: pb.NarrowRequest) -> pb.NarrowResponse:
+        """Narrow."""
+        return self.tokens.Narrow(request, metadata=self.metadata, timeout=CALL_SECONDS_MAX)
+
+    def who_am_i(self) -> pb.Token:
+        """WhoAmI."""
+        return self.tokens.WhoAmI(pb.WhoAmIRequest(), metadata=self.metadata, timeout=CALL_SECONDS_MAX).token
+
+    def block(self, subject: str, reason: str = "", *, force: bool = False) -> subject_service_pb2.BlockSubjectResponse:
+        """BlockSubject."""
+        request = subject_service_pb2.BlockSubjectRequest(subject=subject, reason=reason, force=force)
+        return self.subjects.BlockSubject(request, metadata=self.metadata, timeout=CALL_SECONDS_MAX)
+
+    def unblock(self, subject: str) -> bool:
+        """UnblockSubject; whether it was blocked."""
+        request = subject_service_pb2.UnblockSubjectRequest(subject=subject)
+        answer = self.subjects.UnblockSubject(request, metadata=self.metadata, timeout=CALL_SECONDS_MAX)
+        return answer.was_blocked
+
+    def blocked(
+        self, request: subject_service_pb2.ListBlockedSubjectsRequest
+    ) -> subject_service_pb2.ListBlockedSubjectsResponse:
+        """ListBlockedSubjects."""
+        return self.subjects.ListBlockedSubjects(request, metadata=self.metadata, timeout=CALL_SECONDS_MAX)
 
     def get(self, request: pb.GetTokenRequest) -> pb.GetTokenResponse:
         """GetToken."""
