@@ -108,6 +108,7 @@ class Rotating:
             grace=grace,
             actor=actor,
             as_issuer=rotated is not caller,
+            ends_at_seen=rotated.expires_at,
             request_id=order.request_id,
         )
         match await self._store.rotate(rotation):
