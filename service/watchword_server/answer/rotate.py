@@ -86,13 +86,14 @@ class Rotating:
         """
         self._check(order)
         rotated = caller if order.token_id in (None, caller.token_id) else await self._another(caller, order)
-        ends_at = await self._ends_at(rotated, order, now)
-        minted = self._mint.token(ends_at)
+        lost = await self._lost(rotated)
+        minted = self._mint.token(self._ends_at(rotated, lost, order, now))
         successor = rotated._replace(
             token_id=minted.token.token_id,
             pepper_version=minted.pepper_version,
             digest=minted.digest,
             digest_scheme=TokenRecord._field_defaults["digest_scheme"],
+            scopes=rotated.scopes if lost is None else lost.scopes,
             created_at=now,
             expires_at=minted.expires_at,
             idle_expires_at=self._mint.idle_expires_at(rotated.idle_timeout, now),
@@ -143,7 +144,21 @@ class Rotating:
             raise GrantMissingError("no single grant of the calling token covers all that this token may do")
         return record
 
-    async def _ends_at(self, rotated: TokenRecord, order: RotateOrder, now: datetime) -> datetime:
+    async def _lost(self, rotated: TokenRecord) -> TokenRecord | None:
+        """The successor that there is already: lost on its way, if this is a retry; otherwise it is too late.
+
+        What is made in its stead has no more than that one has by now. (test_a_retry_wins_back_nothing...)
+        """
+        successor_id = rotated.successor_id
+        if successor_id is None:
+            return None
+        lost = (await self._reads.read((successor_id,))).rows.get(successor_id)
+        if lost is None or lost.revoked_at is not None:
+            # Somebody ended what came of the rotation: that is not made good by asking once more.
+            raise TokenRotatedError(successor_id)
+        return lost
+
+    def _ends_at(self, rotated: TokenRecord, lost: TokenRecord | None, order: RotateOrder, now: datetime) -> datetime:
         """When the successor ends, if what the rotated token is tied to lets it."""
         hard_end = datetime.fromtimestamp(expires_at_ms(rotated.token_id) / 1000, UTC)
         # Whole seconds: the row is a little younger than the id in which its end is written.
@@ -153,11 +168,8 @@ class Rotating:
                 [("ttl", f"must be at most {seconds_text(life_max)}, as long as the rotated token was made to live")]
             )
         ends_at = now + min(life_max if order.ttl is None else order.ttl, self._ttl_max)
-        if rotated.successor_id is not None:
-            # A retry, or too late. What is made instead of a successor that was lost lives no longer than that one.
-            rows = (await self._reads.read((rotated.successor_id,))).rows
-            lost = rows.get(rotated.successor_id)
-            return ends_at if lost is None else min(ends_at, lost.expires_at)
+        if lost is not None:
+            return min(ends_at, lost.expires_at)
         if rotated.kind is TokenKind.SESSION or rotated.expires_at < hard_end:
             # Neither a session's hard end nor life that was taken away is won back by a rotation.
             return min(ends_at, rotated.expires_at)

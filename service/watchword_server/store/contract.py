@@ -107,7 +107,7 @@ class Rotation:
 
     `successor` is its whole record, with lineage and predecessor in it; the store cuts its `expires_at` to the end of
     what it is tied to, if that is earlier. What was taken from the rotated token since it was read is not given to the
-    successor: it gets the scopes that the row has at the commit, and where the row ends earlier than it did
+    successor: it gets no scope that the row no longer has at the commit, and where the row ends earlier than it did
     (`ends_at_seen`), it ends no later than that. `as_issuer`: the actor rotates another's token, and its own has to be live
     at the commit as an issuer's; otherwise the rotated token is the actor's own.
     """
