@@ -4,7 +4,7 @@ What both stacks share is here; watchword.aio and watchword.sync hold the interc
 watchword.testing an authority for tests.
 """
 
-from watchword.credentials.renewal import RenewalStatus
+from watchword.credentials.renewal_status import RenewalStatus
 from watchword.credentials.source import StaticToken, TokenFile, TokenSource, TokenSourceError, TokenVariable
 from watchword.credentials.target import PlaintextRefusedError
 from watchword.identity import Identity, NoIdentityError, current_identity

@@ -11,7 +11,6 @@ request, and is given another successor in place of the one that was lost. Held 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -93,7 +92,7 @@ class SharedTokenFile:
             request_id = self._noted(token_id)
             if request_id is None:
                 request_id = new_request_id()
-                self._write(self._beside("renewal"), json.dumps({"token_id": token_id, "request_id": request_id}))
+                self._write(self._beside("renewal"), f"{token_id} {request_id}")
             return request_id
 
     def forget(self) -> None:
@@ -130,13 +129,10 @@ class SharedTokenFile:
         """The request id under which somebody began to rotate this token."""
         try:
             with self._beside("renewal").open("rb") as file:
-                note = json.loads(file.read(_NOTE_BYTES_MAX))
-        except (FileNotFoundError, ValueError):
+                noted_id, _, request_id = file.read(_NOTE_BYTES_MAX).decode("ascii", "replace").strip().partition(" ")
+        except FileNotFoundError:
             return None
-        if not isinstance(note, dict) or note.get("token_id") != token_id:
-            return None
-        request_id = note.get("request_id")
-        return request_id if isinstance(request_id, str) and _REQUEST_ID.fullmatch(request_id) else None
+        return request_id if noted_id == token_id and _REQUEST_ID.fullmatch(request_id) else None
 
     def _target(self) -> Path:
         # Where a link leads: it is the file that is replaced, and all that name it share what lies beside it.

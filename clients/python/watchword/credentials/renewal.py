@@ -7,10 +7,10 @@ that is wrong plans no wrong renewals; only what was read from a file is judged 
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
@@ -18,52 +18,19 @@ from uuid import UUID
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from watchword.credentials import renewal_times as times
 from watchword.credentials.outcome import HARD_END, SESSION, TOKEN_ROTATED, sentence_of
+from watchword.credentials.renewal_status import RenewalStatus
 from watchword.token import expires_at_ms, format_token_id
 from watchword.v1 import token_service_pb2 as pb
 
 _LOGGER: Final = logging.getLogger("watchword.credentials")
 
-RENEW_SHARE_MIN: Final = 0.6
-RENEW_SHARE_MAX: Final = 0.8
-"""Of a token's life: it is renewed at a random point between, so that tokens made together are not renewed together."""
-OVERDUE_SECONDS_MAX: Final = 60.0
-"""Over how long those are spread that should have been renewed while no process ran."""
-LOOK_SECONDS_MAX: Final = 10.0
-"""How often it is looked whether others have changed the token, at least."""
-_LOOK_SECONDS_MIN: Final = 0.05
-RETRY_SECONDS_MIN: Final = 0.2
-RETRY_SECONDS_MAX: Final = 60.0
-REFUSED_SECONDS_MAX: Final = 600.0
-"""How long nothing is tried after a refusal, at most."""
-_BLOCKED_SECONDS_MAX: Final = 2.0
-_CALL_SECONDS_MIN: Final = 1.0
-_CALL_SECONDS_MAX: Final = 10.0
-_GRACE_SECONDS_DEFAULT: Final = 3_600.0
 # A new token that lives for less than this share of what is usual has run up against an end that nothing moves.
 _WORTHWHILE_SHARE: Final = 0.1
+_GRACE_SECONDS: Final = 3_600.0
+"""The service's own default."""
 _NANOS: Final = 1_000_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class RenewalStatus:
-    """One look at a token that renews itself. Holds nothing secret, so it is safe to log."""
-
-    token_id: str
-    """The public half of the token in use; empty as long as none could be read."""
-    ends_at: datetime | None
-    renews_at: datetime | None
-    """When the next attempt is due; None if there is none, or only now and then, to see whether a refusal stands."""
-    is_renewing: bool
-    """Whether it goes on by itself. If not, `reason` says why."""
-    is_unsaved: bool
-    """Whether a new token is in memory only, because it could not be kept. Saving it is tried again."""
-    last_error: str | None
-    """Why the last attempt failed, as a name: `UNAVAILABLE`, `TOKEN_ROTATED`. None after a success."""
-    reason: str | None
-    """The same in a sentence."""
-    renewals_count: int
-    renewed_at: datetime | None
 
 
 class Renewal:
@@ -78,11 +45,11 @@ class Renewal:
         ttl_seconds: float | None = None,
         grace_seconds: float | None = None,
         clock: Callable[[], float] = time.time,
-        uniform: Callable[[float, float], float] = random.uniform,
+        uniform: times.Uniform = random.uniform,
     ) -> None:
-        if ttl_seconds is not None and not ttl_seconds >= 1:
+        if ttl_seconds is not None and not 1 <= ttl_seconds < math.inf:
             raise ValueError("ttl_seconds must be at least 1")
-        if grace_seconds is not None and not grace_seconds > 0:
+        if grace_seconds is not None and not 0 < grace_seconds < math.inf:
             raise ValueError("grace_seconds must be positive: calls that are under way carry the old token")
         self.clock: Final = clock
         self._ttl_seconds: Final = ttl_seconds
@@ -95,6 +62,7 @@ class Renewal:
         """Whether the service told of the token; what its id says is its hard end only."""
         self._renew_at = self._retry_at = 0.0
         self._life_seconds = 0.0
+        self._asked_at: float | None = None
         self._failures = 0
         self._is_final = False
         self._is_refused = False
@@ -150,21 +118,23 @@ class Renewal:
     def wait_seconds(self) -> float:
         """How long nothing is due, and nobody need look either."""
         now = self.clock()
-        look_seconds = self._look_seconds(now)
+        look_seconds = times.look_seconds(self.ends_at - now, self._grace_seconds or _GRACE_SECONDS)
         if self._is_waiting():
             until = self._retry_at
         elif not self.is_told or self._is_unsaved:
             until = now
         else:
             until = now + look_seconds if self._is_final else self._renew_at
-        return min(max(until - now, _LOOK_SECONDS_MIN), look_seconds)
+        return min(max(until - now, times.LOOK_SECONDS_MIN), look_seconds)
 
     def call_seconds_max(self) -> float:
         """How long a call to the service may take."""
-        return min(max((self.ends_at - self.clock()) / 4, _CALL_SECONDS_MIN), _CALL_SECONDS_MAX)
+        return times.call_seconds_max(self._remaining())
 
     def request(self, request_id: str) -> pb.RotateRequest:
-        """What to ask for."""
+        """What to ask for. From now on the token may have ended a grace period later, whatever the answer."""
+        if self._asked_at is None:
+            self._asked_at = self.clock()
         return pb.RotateRequest(
             token_id=self.token_id,
             ttl=_duration(self._ttl_seconds),
@@ -178,7 +148,7 @@ class Renewal:
         """There is a new token, and it is kept. It was asked for at `sent_at`."""
         old_id, token = self.token_id, response.token
         life_seconds = _seconds(token.expires_at) - _seconds(token.created_at)
-        usual_seconds = self._ttl_seconds or self._life_seconds
+        usual_seconds = min(self._ttl_seconds or self._life_seconds, self._life_seconds)
         self._is_unsaved = False
         self._succeeded()
         self._begin(token.token_id, sent_at, sent_at + life_seconds)
@@ -226,12 +196,7 @@ class Renewal:
         """The service will not, and nothing but an operator changes that."""
         self._says(logging.WARNING, cause, "the token %s is not renewed: %s; it serves until %s at the latest")
         self._is_refused = True
-        now = self.clock()
-        remaining = self.ends_at - now
-        longest = (
-            min(max(remaining / 10, RETRY_SECONDS_MIN), REFUSED_SECONDS_MAX) if remaining > 0 else REFUSED_SECONDS_MAX
-        )
-        self._retry_at = now + self._uniform(longest / 2, longest)
+        self._wait(times.refused_seconds(self._remaining(), self._uniform))
 
     def taken(self, successor_id: str) -> None:
         """Somebody else has rotated the token, and did not put the new one here."""
@@ -247,7 +212,7 @@ class Renewal:
 
     def blocked(self) -> None:
         """Another process is at it."""
-        self._retry_at = self.clock() + self._uniform(_LOOK_SECONDS_MIN, min(_BLOCKED_SECONDS_MAX, self._ceiling()))
+        self._wait(times.blocked_seconds(self._remaining(), self._uniform))
 
     def unreadable(self, cause: str) -> None:
         """There is no token to renew."""
@@ -255,7 +220,7 @@ class Renewal:
             _LOGGER.warning("there is no token to renew: %s", sentence_of(cause))
         self._is_unreadable = True
         self._last_error = cause
-        self._retry_at = self.clock() + self._uniform(LOOK_SECONDS_MAX / 2, LOOK_SECONDS_MAX)
+        self._wait(self._uniform(times.LOOK_SECONDS_MAX / 2, times.LOOK_SECONDS_MAX))
 
     def status(self) -> RenewalStatus:
         """How it is doing."""
@@ -277,6 +242,7 @@ class Renewal:
 
     def _begin(self, token_id: str, made_at: float, ends_at: float) -> None:
         self.token_id = token_id
+        self._asked_at = None
         self._failures = 0
         self._retry_at = 0.0
         self._is_final = self._is_refused = False
@@ -284,13 +250,9 @@ class Renewal:
         self._plan(made_at, ends_at)
 
     def _plan(self, made_at: float, ends_at: float) -> None:
-        now = self.clock()
         self.ends_at = ends_at
         self._life_seconds = max(self._life_seconds, ends_at - made_at)
-        self._renew_at = made_at + (ends_at - made_at) * self._uniform(RENEW_SHARE_MIN, RENEW_SHARE_MAX)
-        if self._renew_at < now:
-            spread = min(OVERDUE_SECONDS_MAX, max(0.0, ends_at - now) / 10)
-            self._renew_at = now + self._uniform(0.0, spread)
+        self._renew_at = times.renew_at(made_at, ends_at, self.clock(), self._uniform)
 
     def _finish(self, cause: str, level: int) -> None:
         self._is_final = True
@@ -298,7 +260,7 @@ class Renewal:
 
     def _succeeded(self) -> None:
         if self._last_error is not None:
-            _LOGGER.info("the token %s can be renewed again", self.token_id)
+            _LOGGER.warning("the token %s can be renewed again", self.token_id)
         self._last_error = None
         self._is_refused = False
         self._failures = 0
@@ -312,28 +274,24 @@ class Renewal:
 
     def _is_waiting(self) -> bool:
         # A clock that was set back must not make a wait of minutes one of hours.
-        return 0 < self._retry_at - self.clock() <= REFUSED_SECONDS_MAX
+        return 0 < self._retry_at - self.clock() <= times.REFUSED_SECONDS_MAX
 
-    def _back_off(self, retry_seconds: float | None) -> None:
-        """Full jitter: of all that wait, as many try in each moment, however many there are. (M. Brooker, "Exponential
-        backoff and jitter", AWS Architecture Blog, 2015.)"""
-        longest = min(self._ceiling(), RETRY_SECONDS_MIN * 2.0 ** min(self._failures, 16))
+    def _back_off(self, asked: float | None) -> None:
+        self._wait(times.retry_seconds(self._failures, self._remaining(), asked, self._uniform))
         self._failures += 1
-        asked = min(retry_seconds or 0.0, REFUSED_SECONDS_MAX)
-        self._retry_at = self.clock() + max(self._uniform(_LOOK_SECONDS_MIN, longest), asked)
 
-    def _ceiling(self) -> float:
-        """How long to wait between two attempts, at most: less where little is left, and never next to nothing."""
-        remaining = self.ends_at - self.clock()
-        return (
-            min(max(remaining / 10, 5 * RETRY_SECONDS_MIN), RETRY_SECONDS_MAX) if remaining > 0 else RETRY_SECONDS_MAX
-        )
+    def _wait(self, seconds: float) -> None:
+        self._retry_at = self.clock() + seconds
 
-    def _look_seconds(self, now: float) -> float:
-        # A sibling may die in the middle of a rotation, after which the old token lives for the grace period only.
-        remaining = self.ends_at - now if self.ends_at > now else LOOK_SECONDS_MAX * 20
-        shortest = min(remaining / 20, (self._grace_seconds or _GRACE_SECONDS_DEFAULT) / 10, LOOK_SECONDS_MAX)
-        return max(shortest, _LOOK_SECONDS_MIN)
+    def _remaining(self) -> float:
+        """How long the token lives on; after a rotation was asked for, how long in any case, while that is any time."""
+        now = self.clock()
+        if (
+            self._asked_at is not None
+            and (surely := self._asked_at + (self._grace_seconds or _GRACE_SECONDS) - now) > 0
+        ):
+            return min(surely, self.ends_at - now)
+        return self.ends_at - now
 
 
 def _seconds(timestamp: Timestamp) -> float:

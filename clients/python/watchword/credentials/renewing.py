@@ -15,7 +15,8 @@ from typing import Any, Final, Literal, TypeAlias
 
 from watchword.credentials.outcome import TOKEN_MALFORMED, TOKEN_ROTATED, outcome_of
 from watchword.credentials.place import Place, PlaceError
-from watchword.credentials.renewal import Renewal, RenewalStatus
+from watchword.credentials.renewal import Renewal
+from watchword.credentials.renewal_status import RenewalStatus
 from watchword.credentials.source import TokenSourceError
 from watchword.token import BODY_LENGTH, MalformedTokenError, ParsedToken, parse_token
 from watchword.v1 import token_service_pb2 as pb

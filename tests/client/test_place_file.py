@@ -1,0 +1,248 @@
+"""A token file that several processes share: private, replaced as one, locked, and beside it nothing secret."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from watchword.credentials.place import PlaceError
+from watchword.credentials.place_file import SharedTokenFile
+from watchword.token import format_token_id, new_token, new_token_id
+
+LOCK, NOTE, ASIDE = ".orders.token.lock", ".orders.token.renewal", ".orders.token.new"
+NOBODY = 65_534
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "orders.token"
+    path.write_text(made() + "\n")
+    return path
+
+
+@pytest.fixture
+def place(file: Path) -> Iterator[SharedTokenFile]:
+    made_place = SharedTokenFile(file)
+    yield made_place
+    made_place.unlock()
+
+
+def made() -> str:
+    return new_token(new_token_id(0)).text.decode()
+
+
+def id_of(token: str) -> str:
+    return token[3:25]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o277])
+def test_the_file_and_all_beside_it_are_private(place: SharedTokenFile, file: Path, umask: int) -> None:
+    file.chmod(0o644)
+    before = os.umask(umask)
+    try:
+        assert place.lock()
+        place.prepare(id_of(place.token()))
+        assert mode(file.parent / NOTE) == 0o600
+        place.store(made())
+    finally:
+        os.umask(before)
+    assert mode(file) == 0o600
+    assert mode(file.parent / LOCK) & 0o177 == 0
+
+
+def test_a_new_token_takes_the_files_place_and_nothing_but_the_lock_stays(place: SharedTokenFile, file: Path) -> None:
+    old, new = place.token(), made()
+    inode = file.stat().st_ino
+    assert place.lock()
+    place.prepare(id_of(old))
+    place.store(new)
+    place.stored(new)
+    place.unlock()
+    assert place.token() == new
+    assert SharedTokenFile(file).token() == new
+    assert file.stat().st_ino != inode, "written over, a reader could see half of it"
+    assert names(file.parent) == [LOCK, "orders.token"]
+
+
+def test_what_cannot_be_written_leaves_the_file_as_it_was(
+    place: SharedTokenFile, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = file.read_text()
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(PlaceError, match="No space left on device"):
+            place.store(made())
+    assert file.read_text() == old
+    assert names(file.parent) == ["orders.token"]
+
+
+def test_what_a_kill_left_aside_is_replaced_and_does_not_stay(place: SharedTokenFile, file: Path) -> None:
+    (file.parent / ASIDE).write_text(made())
+    new = made()
+    place.store(new)
+    assert place.token() == new
+    assert names(file.parent) == ["orders.token"]
+
+
+def test_the_note_is_no_secret_and_names_one_token_and_one_request(place: SharedTokenFile, file: Path) -> None:
+    token = place.token()
+    request_id = place.prepare(id_of(token))
+    text = (file.parent / NOTE).read_text()
+    assert text == f"{id_of(token)} {request_id}\n"
+    assert token[25:] not in text
+    assert SharedTokenFile(file).prepare(id_of(token)) == request_id, "whoever goes on repeats the request"
+    assert SharedTokenFile(file).unfinished(id_of(token))
+    other = format_token_id(new_token_id(0))
+    assert not place.unfinished(other)
+    assert place.prepare(other) != request_id, "another token's request is another"
+
+
+def test_request_ids_are_not_derived_from_the_token(place: SharedTokenFile, tmp_path: Path) -> None:
+    # Else a copy of the token could repeat the owner's request, and would end the owner's new token.
+    copy = tmp_path / "copy"
+    copy.write_text(place.token())
+    token_id = id_of(place.token())
+    assert SharedTokenFile(copy).prepare(token_id) != place.prepare(token_id)
+
+
+@pytest.mark.parametrize(
+    "note", ["", " ", "ID", "ID ", "ID  once", "ID on\nce", "ID once more", "id once", "\x00\xff", "ID " + "x" * 2_000]
+)
+def test_a_note_that_is_none_is_replaced(place: SharedTokenFile, file: Path, note: str) -> None:
+    token_id = id_of(place.token())
+    (file.parent / NOTE).write_bytes(note.replace("ID", token_id).encode("latin-1"))
+    assert not place.unfinished(token_id)
+    request_id = place.prepare(token_id)
+    assert place.prepare(token_id) == request_id
+    place.forget()
+    assert not place.unfinished(token_id)
+    place.forget()
+
+
+def test_one_at_a_time_has_the_lock_and_nobody_waits_for_it(place: SharedTokenFile, file: Path) -> None:
+    other = SharedTokenFile(file)
+    assert place.lock()
+    assert not other.lock()
+    place.unlock()
+    assert other.lock()
+    assert not place.lock()
+    other.unlock()
+    other.unlock()
+
+
+def test_a_lock_on_a_file_that_was_removed_is_none(
+    place: SharedTokenFile, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    real = fcntl.flock
+
+    def late(descriptor: int, operation: int) -> None:
+        (file.parent / LOCK).unlink()
+        (file.parent / LOCK).touch()
+        real(descriptor, operation)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fcntl, "flock", late)
+        assert not place.lock()
+    assert place.lock()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_that_lives_on_does_not_keep_the_lock(place: SharedTokenFile, file: Path) -> None:
+    assert place.lock()
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.read(read, 1)
+        os._exit(0)
+    try:
+        place.unlock()
+        assert SharedTokenFile(file).lock()
+    finally:
+        os.write(write, b"1")
+        os.waitpid(child, 0)
+        os.close(read)
+        os.close(write)
+
+
+def test_a_link_stays_one_and_all_who_use_the_file_share_its_lock(place: SharedTokenFile, file: Path) -> None:
+    folder = file.parent / "elsewhere"
+    folder.mkdir()
+    link = folder / "token"
+    link.symlink_to(file)
+    other = SharedTokenFile(link)
+    assert other.lock()
+    assert not place.lock()
+    new = made()
+    other.store(new)
+    other.unlock()
+    assert link.is_symlink()
+    assert place.token() == new
+    assert names(folder) == ["token"]
+
+
+def test_links_in_place_of_what_lies_beside_are_not_followed(place: SharedTokenFile, file: Path) -> None:
+    victim = file.parent / "victim"
+    victim.write_text("kept")
+    for name in (LOCK, ASIDE):
+        (file.parent / name).symlink_to(victim)
+    with pytest.raises(PlaceError):
+        place.lock()
+    place.store(made())
+    assert victim.read_text() == "kept"
+    assert not file.is_symlink()
+
+
+def test_a_folder_that_is_gone_is_an_error_that_names_the_file(place: SharedTokenFile, file: Path) -> None:
+    file.unlink()
+    file.parent.rmdir()
+    with pytest.raises(PlaceError, match=r"orders\.token cannot be replaced: No such file"):
+        place.lock()
+    with pytest.raises(PlaceError):
+        place.prepare("id")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_the_owner_of_the_token_owns_what_replaces_it(place: SharedTokenFile, file: Path) -> None:
+    os.chown(file, NOBODY, NOBODY)
+    assert place.lock()
+    place.prepare(id_of(place.token()))
+    place.store(made())
+    for name in (LOCK, NOTE, "orders.token"):
+        found = (file.parent / name).stat()
+        assert (found.st_uid, found.st_gid) == (NOBODY, NOBODY)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_another_users_file_is_refused_before_anything_is_rotated(file: Path) -> None:
+    file.chmod(0o644)
+    for folder in (file.parent, *file.parent.parents[:2]):
+        folder.chmod(0o777)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.setuid(NOBODY)
+            SharedTokenFile(file).lock()
+        except PlaceError as error:
+            code = 0 if "it belongs to another user" in str(error) else 2
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
