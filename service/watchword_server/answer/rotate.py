@@ -20,7 +20,7 @@ from watchword_server.answer.errors import (
 from watchword_server.answer.mint import Mint
 from watchword_server.rules.fields import TTL_MIN, Faults, seconds_text
 from watchword_server.rules.grants import covers_token
-from watchword_server.rules.tokens import TokenKind, TokenRecord
+from watchword_server.rules.tokens import TokenRecord
 from watchword_server.store.contract import (
     Actor,
     AlreadyRotated,
@@ -86,14 +86,12 @@ class Rotating:
         """
         self._check(order)
         rotated = caller if order.token_id in (None, caller.token_id) else await self._another(caller, order)
-        lost = await self._lost(rotated)
-        minted = self._mint.token(self._ends_at(rotated, lost, order, now))
+        minted = self._mint.token(self._ends_at(rotated, order.ttl, now))
         successor = rotated._replace(
             token_id=minted.token.token_id,
             pepper_version=minted.pepper_version,
             digest=minted.digest,
             digest_scheme=TokenRecord._field_defaults["digest_scheme"],
-            scopes=rotated.scopes if lost is None else lost.scopes,
             created_at=now,
             expires_at=minted.expires_at,
             idle_expires_at=self._mint.idle_expires_at(rotated.idle_timeout, now),
@@ -109,7 +107,6 @@ class Rotating:
             grace=grace,
             actor=actor,
             as_issuer=rotated is not caller,
-            ends_at_seen=rotated.expires_at,
             request_id=order.request_id,
         )
         match await self._store.rotate(rotation):
@@ -144,33 +141,13 @@ class Rotating:
             raise GrantMissingError("no single grant of the calling token covers all that this token may do")
         return record
 
-    async def _lost(self, rotated: TokenRecord) -> TokenRecord | None:
-        """The successor that there is already: lost on its way, if this is a retry; otherwise it is too late.
-
-        What is made in its stead has no more than that one has by now. (test_a_retry_wins_back_nothing...)
-        """
-        successor_id = rotated.successor_id
-        if successor_id is None:
-            return None
-        lost = (await self._reads.read((successor_id,))).rows.get(successor_id)
-        if lost is None or lost.revoked_at is not None:
-            # Somebody ended what came of the rotation: that is not made good by asking once more.
-            raise TokenRotatedError(successor_id)
-        return lost
-
-    def _ends_at(self, rotated: TokenRecord, lost: TokenRecord | None, order: RotateOrder, now: datetime) -> datetime:
-        """When the successor ends, if what the rotated token is tied to lets it."""
-        hard_end = datetime.fromtimestamp(expires_at_ms(rotated.token_id) / 1000, UTC)
+    def _ends_at(self, rotated: TokenRecord, ttl: timedelta | None, now: datetime) -> datetime:
+        """When the successor ends, if nothing cut the rotated token's own life short: that is the store's to see."""
+        made_to_end_at = datetime.fromtimestamp(expires_at_ms(rotated.token_id) / 1000, UTC)
         # Whole seconds: the row is a little younger than the id in which its end is written.
-        life_max = _SECOND * -((rotated.created_at - hard_end) // _SECOND)
-        if order.ttl is not None and order.ttl > life_max:
+        life_max = _SECOND * -((rotated.created_at - made_to_end_at) // _SECOND)
+        if ttl is not None and ttl > life_max:
             raise FieldsInvalidError(
                 [("ttl", f"must be at most {seconds_text(life_max)}, as long as the rotated token was made to live")]
             )
-        ends_at = now + min(life_max if order.ttl is None else order.ttl, self._ttl_max)
-        if lost is not None:
-            return min(ends_at, lost.expires_at)
-        if rotated.kind is TokenKind.SESSION or rotated.expires_at < hard_end:
-            # Neither a session's hard end nor life that was taken away is won back by a rotation.
-            return min(ends_at, rotated.expires_at)
-        return ends_at
+        return now + min(life_max if ttl is None else ttl, self._ttl_max)

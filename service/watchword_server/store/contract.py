@@ -105,10 +105,9 @@ IssueOutcome = Issued | IssuerGone | RequestIdUsed | SubjectBlocked
 class Rotation:
     """A token about to be succeeded.
 
-    `successor` is its whole record, with lineage and predecessor in it; the store cuts its `expires_at` to the end of
-    what it is tied to, if that is earlier. What was taken from the rotated token since it was read is not given to the
-    successor: it gets no scope that the row no longer has at the commit, and where the row ends earlier than it did
-    (`ends_at_seen`), it ends no later than that. `as_issuer`: the actor rotates another's token, and its own has to be live
+    `successor` is its whole record. What it may do, and an end that was cut short, the store takes from the row as it is
+    at the commit: a narrowing that came between is not won back. So it cuts `expires_at` to the end of what the token
+    is tied to. `as_issuer`: the actor rotates another's token, and its own has to be live
     at the commit as an issuer's; otherwise the rotated token is the actor's own.
     """
 
@@ -117,8 +116,6 @@ class Rotation:
     grace: timedelta
     actor: Actor
     as_issuer: bool
-    ends_at_seen: datetime
-    """The rotated token's `expires_at` as it was read."""
     request_id: str = ""
 
 
