@@ -91,9 +91,10 @@ class TokenLifecycle:
             grace=messages.duration_given(request, "grace"),
             request_id=request.request_id,
         )
+        # Before: once there is a successor, nothing that fails may keep its secret from the caller.
+        usage = await self._store.usage([order.token_id or call.caller.token_id])
         done = await self._rotating.rotate(call.caller, call.actor, order, call.snapshot.now)
         rotated = done.outcome.rotated
-        usage = await self._store.usage([rotated.token_id])
         reached = await self._propagating.reached(
             done.outcome.position, wait=done.at_once, seconds_left=call.seconds_left()
         )

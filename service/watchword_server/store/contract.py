@@ -105,10 +105,10 @@ IssueOutcome = Issued | IssuerGone | RequestIdUsed | SubjectBlocked
 class Rotation:
     """A token about to be succeeded.
 
-    `successor` is its whole record. What it may do, and an end that was cut short, the store takes from the row as it is
-    at the commit: a narrowing that came between is not won back. So it cuts `expires_at` to the end of what the token
-    is tied to. `as_issuer`: the actor rotates another's token, and its own has to be live
-    at the commit as an issuer's; otherwise the rotated token is the actor's own.
+    `successor` is its whole record. What that may do, and an end that was cut short, the store takes from the row as it
+    is at the commit: a narrowing that came between is not won back. So it cuts `expires_at` to the end of what the
+    token is tied to. `as_issuer`: the actor rotates another's token, and its own has to be live at the commit as an
+    issuer's; otherwise the rotated token is the actor's own.
     """
 
     rotated_id: UUID
