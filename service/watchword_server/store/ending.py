@@ -1,8 +1,8 @@
 """What happens inside the transaction that revocations share: tokens are ended, that is recorded, a position taken.
 
 Level by level (see naming.py), each after the tokens before it are locked: whoever issues or rotates holds their rows,
-and what it stores is seen by the next level. All that the revocations name at one level is locked by one query, in order
-of id. The lock on the blocked subjects comes before all that, the one on the position's row after it.
+and what it stores is seen by the next level. All that is named at one level is locked by one query, in order of id. The
+lock on the blocked subjects comes before all that, the one on the position's row after it.
 """
 
 from __future__ import annotations
@@ -38,14 +38,15 @@ async def end_together(connection: Connection, revocations: Sequence[Revocation]
         changes.add(ended)
         await record(connection, events)
     successors = await _live_successors(connection, shares)
-    await record(connection, [share.deed() for share in shares])
+    # What is refused is recorded by whoever refuses it.
+    await record(connection, [share.deed() for share in shares if not share.refused])
     # A revocation that names a token always writes: whoever waits for the position waits for every verifier, whether
     # this call, an earlier one, or nobody ended the token.
     changes.add(share.named for share in shares if share.named is not None and share.may_name)
     if changes.token_ids or changes.everything or any(share.named is not None for share in shares):
         position = await take_position(connection, list(changes.token_ids), everything=changes.everything)
     else:
-        position = await _position(connection)
+        position = await current_position(connection)
     if any(share.keeps_an_administrator for share in shares):
         await check_administrator_left(connection)
     return [
@@ -92,7 +93,8 @@ async def check_administrator_left(connection: Connection) -> None:
         raise LastAdministratorError("no administrator would be left")
 
 
-async def _position(connection: Connection) -> Position:
+async def current_position(connection: Connection) -> Position:
+    """The position as it stands."""
     row = await connection.fetchrow(query("position"))
     return Position(row["epoch"], row["position"])
 
