@@ -30,7 +30,7 @@ create index tokens_by_tie on tokens (tied_to) where tied_to is not null;
 create index tokens_by_predecessor on tokens (predecessor_id) where predecessor_id is not null;
 
 -- Few rows: rotated tokens that have not ended, for those that look whether they are still in use.
-create index tokens_in_grace on tokens (rotated_at) where successor_id is not null and revoked_at is null;
+create index tokens_in_grace on tokens (expires_at) where successor_id is not null and revoked_at is null;
 
 -- For whom nothing can be issued. Issue takes a ROW SHARE lock on it, and whoever blocks an EXCLUSIVE one: an Issue that
 -- began before is waited for, and one that comes later sees the block.
