@@ -12,14 +12,16 @@ from typing import Any, Final
 import grpc
 from google.protobuf.message import Message
 
+from tests.cli.authority_lifecycle import Lifecycle, refuse
 from watchword.bearer import bearer_token
-from watchword.status import details_trailer, reason_detail
+from watchword.status import reason_detail
 from watchword.token import format_token_id, new_token, new_token_id
 from watchword.v1 import (
     audit_service_pb2,
     audit_service_pb2_grpc,
     fleet_service_pb2,
     fleet_service_pb2_grpc,
+    subject_service_pb2_grpc,
     token_service_pb2,
     token_service_pb2_grpc,
 )
@@ -29,16 +31,19 @@ YEAR_SECONDS: Final = 365 * 86_400
 
 
 class Authority(
+    Lifecycle,
     token_service_pb2_grpc.TokenServiceServicer,
     audit_service_pb2_grpc.AuditServiceServicer,
     fleet_service_pb2_grpc.FleetServiceServicer,
 ):
-    """Tokens in a dictionary. `refusal`, once set, answers every call; `fleet_refusal` those about the fleet.
+    """Tokens in a dictionary. `refusal`, once set, answers every call, or with `refuses_after` those after so many;
+    `fleet_refusal` those about the fleet.
 
     While `released` is not set, Revoke waits, as it does for a verifier that is slow.
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.address = ""
         self.tokens: dict[str, token_service_pb2.Token] = {}
         self.scopes: dict[str, token_service_pb2.Scope] = {}
@@ -47,6 +52,7 @@ class Authority(
         self.bearers: list[str] = []
         self.request_ids: dict[str, str] = {}
         self.refusal: tuple[grpc.StatusCode, str, tuple[Message, ...]] | None = None
+        self.refuses_after = 0
         self.fleet_refusal: grpc.StatusCode | None = None
         self.propagation = token_service_pb2.PROPAGATION_COMPLETE
         self.position = token_service_pb2.Position(epoch=b"e" * 16, number=7)
@@ -74,7 +80,7 @@ class Authority(
     def Issue(self, request: Any, context: Any) -> token_service_pb2.IssueResponse:
         self._admit(request, context)
         if token_id := self.request_ids.get(request.request_id):
-            _refuse(
+            refuse(
                 context,
                 grpc.StatusCode.ALREADY_EXISTS,
                 "request_id was used before",
@@ -87,6 +93,10 @@ class Authority(
             grants=request.grants,
             name=request.name,
             metadata=request.metadata,
+            kind=request.kind,
+            owner=request.owner,
+            allowed_networks=request.allowed_networks,
+            certificate_sha256=request.certificate_sha256,
         )
         token = self.tokens[secret]
         self.request_ids[request.request_id] = token.token_id
@@ -137,6 +147,12 @@ class Authority(
         response.effective_in.FromSeconds(30)
         for secret, token in self.tokens.items():
             if wanted(secret, token) and token.state == token_service_pb2.TOKEN_STATE_LIVE:
+                if request.dry_run:
+                    response.would_revoke.append(token)
+                    response.revoked_count += 1
+                    continue
+                if token.successor_id and not request.cascade:
+                    response.live_successor_id = token.successor_id
                 token.state = token_service_pb2.TOKEN_STATE_REVOKED
                 response.revoked_count += 1
         return response
@@ -149,7 +165,7 @@ class Authority(
             if request.token == secret or request.token_id == token.token_id
         ]
         if not found:
-            _refuse(context, grpc.StatusCode.NOT_FOUND, "there is no such token", reason_detail("TOKEN_NOT_FOUND"))
+            refuse(context, grpc.StatusCode.NOT_FOUND, "there is no such token", reason_detail("TOKEN_NOT_FOUND"))
         response = token_service_pb2.GetTokenResponse(token=found[0])
         if request.as_verifier:
             accepted = "*" in found[0].audiences or request.as_verifier in found[0].audiences
@@ -182,13 +198,20 @@ class Authority(
 
     def ListEvents(self, request: Any, context: Any) -> audit_service_pb2.ListEventsResponse:
         self._admit(request, context)
-        page, following = _page(self.events, request)
+        events = [
+            event
+            for event in self.events
+            if event.occurred_at.ToNanoseconds() >= request.since.ToNanoseconds()
+            and request.action in ("", event.action)
+            and not (request.denied_only and event.outcome == "allowed")
+        ]
+        page, following = _page(events, request)
         return audit_service_pb2.ListEventsResponse(events=page, next_page_token=following)
 
     def ListWatchers(self, request: Any, context: Any) -> fleet_service_pb2.ListWatchersResponse:
         self._admit(request, context)
         if self.fleet_refusal is not None:
-            _refuse(context, self.fleet_refusal, "not for you", reason_detail("SCOPE_MISSING", scope="watchword.read"))
+            refuse(context, self.fleet_refusal, "not for you", reason_detail("SCOPE_MISSING", scope="watchword.read"))
         page, following = _page(self.watchers, request)
         return fleet_service_pb2.ListWatchersResponse(
             position=self.position, replicas=self.replicas, watchers=page, next_page_token=following
@@ -197,9 +220,9 @@ class Authority(
     def _admit(self, request: Message, context: Any) -> None:
         self.requests.append(request)
         self.bearers.append(bearer_token(context.invocation_metadata()))
-        if self.refusal is not None:
+        if self.refusal is not None and len(self.requests) > self.refuses_after:
             code, message, details = self.refusal
-            _refuse(context, code, message, *details)
+            refuse(context, code, message, *details)
 
 
 @contextmanager
@@ -208,6 +231,7 @@ def serving(authority: Authority, credentials: grpc.ServerCredentials | None = N
     server = grpc.server(ThreadPoolExecutor(max_workers=4))
     token_service_pb2_grpc.add_TokenServiceServicer_to_server(authority, server)
     fleet_service_pb2_grpc.add_FleetServiceServicer_to_server(authority, server)
+    subject_service_pb2_grpc.add_SubjectServiceServicer_to_server(authority, server)
     audit_service_pb2_grpc.add_AuditServiceServicer_to_server(authority, server)
     port = (
         server.add_insecure_port("127.0.0.1:0")
@@ -220,11 +244,6 @@ def serving(authority: Authority, credentials: grpc.ServerCredentials | None = N
         yield authority
     finally:
         server.stop(grace=None).wait(10)
-
-
-def _refuse(context: Any, code: grpc.StatusCode, message: str, *details: Message) -> None:
-    context.set_trailing_metadata(details_trailer(code, message, *details))
-    context.abort(code, message)
 
 
 def _page(entries: list[Any], request: Any) -> tuple[list[Any], str]:

@@ -51,7 +51,7 @@ def tail(
     limit: LimitOption = 20,
     every: Annotated[
         timedelta, typer.Option(parser=duration, metavar="DURATION", help="With --follow: how often to look.")
-    ] = "2s",  # type: ignore[assignment]  # the parser reads defaults too
+    ] = "5s",  # type: ignore[assignment]  # the parser reads defaults too
 ) -> None:
     """Show the latest recorded deeds, newest last, a line each; as JSON lines with --output json.
 
@@ -81,7 +81,7 @@ class _Feed:
 
     def begin(self, limit: int, since: datetime | None) -> Sequence[AuditEvent]:
         """The latest ones, oldest first. Raises CommandError."""
-        newest_at = self._newest_at()
+        newest_at = self._newest_of_all()
         return self._new(self._listed(limit, since), newest_at)
 
     def more(self) -> Sequence[AuditEvent]:
@@ -89,7 +89,8 @@ class _Feed:
         output = self._session.output
         since = self._begin_at and self._begin_at - _OVERLAP
         try:
-            newest_at = self._newest_at()
+            # Asked before: what happens between the two is of this look or the next.
+            newest_at = self._newest_of_all() if self._wanted != EventFilter() else None
             events = self._listed(_EVENTS_MAX, since)
         except CommandError as error:
             if error.exit_code is not ExitCode.UNAVAILABLE:
@@ -106,7 +107,7 @@ class _Feed:
             output.note(f"More than {_EVENTS_MAX} events came at once; the older of them: watchword audit export")
         return self._new(events, newest_at)
 
-    def _newest_at(self) -> datetime | None:
+    def _newest_of_all(self) -> datetime | None:
         """When the newest event of all happened, by the service's clock: where the look after this one may begin, also
         if nothing that is wanted happens for days."""
         newest = EventFilter().page(self._session, 1, "", None).events
@@ -123,7 +124,7 @@ class _Feed:
     def _new(self, events: Sequence[AuditEvent], newest_at: datetime | None) -> Sequence[AuditEvent]:
         """Those of `events` that were not seen before, oldest first."""
         new = [event for event in events if event.event_id not in self._seen and not self._is_own_look(event)]
-        self._begin_at = max(filter(None, (self._begin_at, newest_at)), default=None)
+        self._begin_at = max(filter(None, (self._begin_at, newest_at, *map(_at, events))), default=None)
         self._seen |= {event.event_id: _at(event) for event in new}
         if self._begin_at is not None:
             begin_at = self._begin_at - _OVERLAP
