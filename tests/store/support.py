@@ -5,14 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 import psycopg
 
 from watchword.token import new_token_id
 from watchword_server.rules.tokens import Grant, TokenRecord
-from watchword_server.store.contract import Actor, NewToken, Position, Revocation, Selector
+from watchword_server.store.contract import (
+    Actor,
+    NewToken,
+    Position,
+    Revocation,
+    Rotated,
+    Rotation,
+    Selector,
+)
 from watchword_server.store.database import Database
 from watchword_server.store.postgres import PostgresStore
 
@@ -55,8 +63,9 @@ def new_token(
     request_id: str = "",
     caller: str = "operator",
     pepper_version: int = 1,
+    **fields: Any,
 ) -> NewToken:
-    """A token about to be stored. Its digest is made up: the store never looks into one."""
+    """A token about to be stored. Its digest is made up: the store never looks into one. `fields`: any others."""
     ends_at = expires_at or datetime.now(UTC) + ends_in
     ends_at_ms = (ends_at - EPOCH) // MILLISECOND
     token_id = new_token_id(ends_at_ms)
@@ -72,7 +81,7 @@ def new_token(
         expires_at=EPOCH + ends_at_ms * MILLISECOND,
         issued_by=issued_by,
         name=name,
-    )
+    )._replace(**fields)
     return NewToken(record, Actor(caller, issued_by, "test"), request_id)
 
 
@@ -84,10 +93,47 @@ def revocation(
     cascade: bool = False,
     within: Sequence[Grant] = (EVERYTHING,),
     proved: bool | None = None,
+    force: bool = False,
+    block: bool = False,
 ) -> Revocation:
     """A revocation by an operator who may end everything."""
     selector = Selector(token_id=token_id, subject=subject, issued_by=issued_by)
-    return Revocation(selector, OPERATOR, "LEAKED", cascade, within, proved)
+    return Revocation(selector, OPERATOR, "LEAKED", cascade, within, proved, force, block)
+
+
+def rotation(
+    rotated: TokenRecord,
+    *,
+    issuer: TokenRecord | None = None,
+    grace: timedelta = timedelta(hours=1),
+    request_id: str = "",
+    ends_in: timedelta = timedelta(days=1),
+    **fields: Any,
+) -> Rotation:
+    """A rotation by the token's own holder, or by an issuer. `fields`: of the successor."""
+    made = new_token(ends_in=ends_in).record
+    successor = rotated._replace(
+        token_id=made.token_id,
+        digest=made.digest,
+        expires_at=made.expires_at,
+        lineage_id=rotated.lineage,
+        predecessor_id=rotated.token_id,
+    )._replace(**fields)
+    holder = issuer or rotated
+    actor = Actor(holder.subject, holder.token_id, "test")
+    return Rotation(rotated.token_id, successor, grace, actor, issuer is not None, request_id)
+
+
+async def rotated(store: PostgresStore, token_id: UUID, **kwargs: Any) -> Rotated:
+    """Rotates a token."""
+    outcome = await store.rotate(rotation(await read_one(store, token_id), **kwargs))
+    assert isinstance(outcome, Rotated)
+    return outcome
+
+
+async def read_one(store: PostgresStore, token_id: UUID) -> TokenRecord:
+    """A token as it is now."""
+    return (await store.read([token_id])).rows[token_id]
 
 
 async def stored(store: PostgresStore, *args: str, **kwargs: object) -> UUID:

@@ -14,7 +14,8 @@ from uuid import UUID
 
 from watchword.token import format_token_id
 from watchword_server.rules.grants import covering_grant
-from watchword_server.rules.tokens import ADMINISTRATOR_SCOPE, WATCHWORD, Grant
+from watchword_server.rules.tokens import Grant
+from watchword_server.store.administrators import administers
 from watchword_server.store.contract import Revocation
 from watchword_server.store.recording import Event
 from watchword_server.store.rows import grants_of, new_event_id
@@ -89,7 +90,10 @@ class Share:
 
     def _end(self, row: Any, live: bool) -> bool:
         self.count += live
-        self.ended_administrator |= live and _administers(row)
+        if live and row["unexpired"]:
+            self.ended_administrator |= administers(
+                scopes=row["scopes"], audiences=row["audiences"], gives=row["grants"] is not None
+            )
         self._go_on_behind(row["id"])
         return live
 
@@ -164,16 +168,6 @@ def _within_reach(row: Any, grants: Sequence[Grant]) -> bool:
         owner=row["owner"] or "",
     )
     return within is not None
-
-
-def _administers(row: Any) -> bool:
-    """As administrators.sql says it."""
-    return (
-        row["unexpired"]
-        and ADMINISTRATOR_SCOPE in row["scopes"]
-        and WATCHWORD in row["audiences"]
-        and row["grants"] is not None
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,8 +36,10 @@ from watchword_server.store.database import Database, query
 from watchword_server.store.event_contract import AuditEvent, Event, EventQuery
 from watchword_server.store.issues import Issues
 from watchword_server.store.lookups import Lookups
+from watchword_server.store.narrowings import Narrowings
 from watchword_server.store.recording import EventTable
 from watchword_server.store.revocations import Revocations
+from watchword_server.store.rotations import Rotations
 from watchword_server.store.rows import record_of
 
 WRITES_END_SECONDS_MAX: Final = 5.0
@@ -76,6 +78,8 @@ class PostgresStore:
         )
         self._issues = Issues(database, queue_max=queue_max, observe=observe_issues, count=count_statement)
         self._revocations = Revocations(database, queue_max=queue_max)
+        self._rotations = Rotations(database, queue_max=queue_max)
+        self._narrowings = Narrowings(database, queue_max=queue_max)
         # For what lists and shows. A write has none: a commit is never given up half way.
         self._timeout_seconds = statement_timeout_seconds
         self._events = EventTable(database, timeout_seconds=statement_timeout_seconds)
@@ -100,11 +104,11 @@ class PostgresStore:
 
     async def rotate(self, rotation: Rotation) -> RotationOutcome:
         """See the contract."""
-        raise NotImplementedError
+        return await self._rotations.rotate(rotation)
 
     async def narrow(self, narrowing: Narrowing) -> Narrowed | ScopesNotHeld | TokenNotLive:
         """See the contract."""
-        raise NotImplementedError
+        return await self._narrowings.narrow(narrowing)
 
     async def unblock(self, subject: str, actor: Actor) -> bool:
         """See the contract."""
@@ -169,7 +173,13 @@ class PostgresStore:
         for seconds in (patience_seconds, WRITES_END_SECONDS_MAX):
             try:
                 async with asyncio.timeout(seconds):
-                    await asyncio.gather(self._lookups.close(), self._issues.close(), self._revocations.close())
+                    await asyncio.gather(
+                        self._lookups.close(),
+                        self._issues.close(),
+                        self._revocations.close(),
+                        self._rotations.close(),
+                        self._narrowings.close(),
+                    )
                 return
             except TimeoutError:
                 _log.warning("given up at the end: writes that wait for the database")

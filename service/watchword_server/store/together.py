@@ -31,7 +31,8 @@ class Together(Generic[Q, A]):
     none from the checks (test_revocations_that_wait_leave_connections_to_the_checks).
 
     `work` does all of a batch in the transaction that it is called in, with one answer for each, in order. Whatever it
-    raises, nothing was done.
+    raises, nothing was done. With `lock_timeout_seconds` it gives up on a row that somebody else holds for so long: it
+    would hold up all that share the transaction, and those behind them.
     """
 
     def __init__(
@@ -41,9 +42,11 @@ class Together(Generic[Q, A]):
         *,
         queue_max: int,
         weigh: Callable[[Q], int] = lambda change: 1,
+        lock_timeout_seconds: float = 0,
     ) -> None:
         self._database = database
         self._work = work
+        self._lock_timeout_ms = round(lock_timeout_seconds * 1000)
         self._connection: Connection | None = None
         # A turn of the loop brings all that arrive in it; those that come later find one under way, and wait together.
         self._gatherer: Gatherer[Q, A] = Gatherer(
@@ -77,6 +80,9 @@ class Together(Generic[Q, A]):
         try:
             if self._connection is None or self._connection.is_closed():
                 self._connection = await self._database.connect()
+                if self._lock_timeout_ms:
+                    sql = "select set_config('lock_timeout', $1, false)"
+                    await self._connection.execute(sql, f"{self._lock_timeout_ms}ms")
             with self._database.unanswered.waiting(self._connection):
                 return await retried(lambda connection: self._transaction(connection, changes), self._connection)
         except LastAdministratorError:

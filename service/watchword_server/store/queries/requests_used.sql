@@ -1,0 +1,6 @@
+-- The tokens for which these callers used these request ids within the last day.
+select issue_requests.token_id
+from unnest($1::text [], $2::text []) as given (caller_subject, request_id)
+inner join issue_requests
+  on given.caller_subject = issue_requests.caller_subject and given.request_id = issue_requests.request_id
+where issue_requests.created_at >= now() - interval '24 hours'

@@ -1,0 +1,359 @@
+"""Rotate: one successor, an end for the old token, and no way around a revocation."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import psycopg
+import pytest
+
+from tests.store.support import (
+    EVERYTHING,
+    changes,
+    live,
+    new_token,
+    position,
+    read_one,
+    revocation,
+    rotated,
+    rotation,
+    stored,
+    waiting_for_locks,
+)
+from watchword.token import format_token_id
+from watchword_server.rules.tokens import TokenKind
+from watchword_server.store.contract import (
+    AlreadyRotated,
+    IssuerGone,
+    Rotated,
+    TokenNotLive,
+)
+from watchword_server.store.database import Database
+from watchword_server.store.event_contract import EventQuery
+from watchword_server.store.postgres import PostgresStore
+
+HOUR = timedelta(hours=1)
+
+
+async def test_a_successor_has_the_same_rights_and_the_lineage(store: PostgresStore) -> None:
+    token = new_token(
+        "ci",
+        grants=[EVERYTHING],
+        name="deployer",
+        metadata={"team": "shop"},
+        kind=TokenKind.PERSONAL,
+        owner="ada",
+        allowed_networks=("10.0.0.0/8", "2001:db8::/32"),
+        certificate_sha256=bytes(range(32)),
+    )
+    await store.issue(token)
+    old = await read_one(store, token.record.token_id)
+    outcome = await rotated(store, old.token_id, digest=b"d" * 32, pepper_version=2)
+    successor = await read_one(store, outcome.successor.token_id)
+    made = dict(old._asdict(), token_id=successor.token_id, digest=b"d" * 32, pepper_version=2)
+    made |= {"expires_at": successor.expires_at, "created_at": successor.created_at}
+    made |= {"lineage_id": old.token_id, "predecessor_id": old.token_id}
+    assert successor._asdict() == made
+    assert outcome.successor == successor
+    again = await rotated(store, successor.token_id)
+    assert (again.successor.lineage, again.successor.predecessor_id) == (old.token_id, successor.token_id)
+
+
+async def test_the_old_token_ends_after_its_grace_at_a_position_that_names_it(
+    store: PostgresStore, plain: psycopg.Connection
+) -> None:
+    token_id = await stored(store)
+    before = await position(store)
+    outcome = await rotated(store, token_id, grace=HOUR)
+    old = await read_one(store, token_id)
+    assert old == outcome.rotated
+    assert old.rotated_at is not None
+    assert old.expires_at == old.rotated_at + HOUR == outcome.successor.created_at + HOUR
+    assert old.successor_id == outcome.successor.token_id
+    assert outcome.position.number == before.number + 1
+    assert changes(plain, outcome.position.number) == {token_id}
+    [event] = await store.events(EventQuery(action="rotate"))
+    assert (event.token_id, event.actor.subject) == (token_id, "caller")
+    assert event.details == {"successor": format_token_id(outcome.successor.token_id)}
+
+
+async def test_grace_never_prolongs_and_none_ends_at_once(store: PostgresStore) -> None:
+    one, two = await stored(store, ends_in=HOUR), await stored(store)
+    end = (await read_one(store, one)).expires_at
+    assert (await rotated(store, one, grace=2 * HOUR)).rotated.expires_at == end
+    at_once = (await rotated(store, two, grace=timedelta())).rotated
+    assert at_once.expires_at == at_once.rotated_at
+    assert at_once.expires_at <= (await store.read([two])).now
+
+
+async def test_a_token_is_rotated_once(store: PostgresStore, plain: psycopg.Connection) -> None:
+    token_id = await stored(store)
+    first = await rotated(store, token_id, grace=timedelta())
+    was = await position(store)
+    outcome = await store.rotate(rotation(first.rotated))
+    assert outcome == AlreadyRotated(first.successor.token_id)
+    assert await position(store) == was
+    assert plain.execute("select count(*) from tokens").fetchone() == (2,)
+
+
+async def test_what_is_not_live_has_no_successor(store: PostgresStore, plain: psycopg.Connection) -> None:
+    revoked, expired, idle = [await stored(store) for _ in range(3)]
+    await store.revoke(revocation(token_id=revoked))
+    plain.execute("update tokens set expires_at = now() where id = %s", [expired])
+    plain.execute("update tokens set idle_seconds = 1, kind = 1, idle_expires_at = now() where id = %s", [idle])
+    for token_id in (revoked, expired, idle):
+        assert await store.rotate(rotation(await read_one(store, token_id))) == TokenNotLive()
+    unknown = new_token().record
+    assert await store.rotate(rotation(unknown)) == TokenNotLive()
+
+
+@pytest.mark.parametrize("left", [timedelta(0), timedelta(minutes=5)])
+async def test_a_session_is_rotated_until_it_is_idle(
+    store: PostgresStore, plain: psycopg.Connection, left: timedelta
+) -> None:
+    token_id = await stored(store, kind=TokenKind.SESSION, idle_timeout=HOUR)
+    plain.execute("update tokens set idle_expires_at = now() + %s where id = %s", [left, token_id])
+    outcome = await store.rotate(rotation(await read_one(store, token_id)))
+    assert isinstance(outcome, Rotated if left else TokenNotLive)
+
+
+async def test_a_sessions_hard_end_never_moves_later(store: PostgresStore) -> None:
+    token_id = await stored(store, kind=TokenKind.SESSION, idle_timeout=HOUR, ends_in=3 * HOUR)
+    end = (await read_one(store, token_id)).expires_at
+    outcome = await rotated(store, token_id, ends_in=5 * HOUR, grace=timedelta(), request_id="once")
+    assert outcome.successor.expires_at == end
+    again = await rotated(store, token_id, ends_in=5 * HOUR, request_id="once")
+    assert (again.successor.expires_at, again.successor.predecessor_id) == (end, token_id)
+
+
+async def test_life_that_was_taken_away_is_not_won_back(store: PostgresStore, plain: psycopg.Connection) -> None:
+    token_id = await stored(store)
+    record = await read_one(store, token_id)
+    plain.execute("update tokens set expires_at = expires_at - interval '1 hour'")
+    outcome = await store.rotate(rotation(record, ends_in=timedelta(days=9)))
+    assert isinstance(outcome, Rotated)
+    assert outcome.successor.expires_at == record.expires_at - HOUR
+
+
+async def test_a_narrowed_token_has_a_narrowed_successor(store: PostgresStore, plain: psycopg.Connection) -> None:
+    """Also if it was narrowed after whoever rotates had read it."""
+    token_id = await stored(store, scopes=["orders.read", "orders.write"])
+    record = await read_one(store, token_id)
+    plain.execute("update tokens set scopes = '{orders.read}'")
+    outcome = await store.rotate(rotation(record))
+    assert isinstance(outcome, Rotated)
+    assert list(outcome.successor.scopes) == ["orders.read"]
+    assert await read_one(store, outcome.successor.token_id) == outcome.successor
+
+
+async def test_an_issuer_that_is_gone_rotates_nothing(store: PostgresStore) -> None:
+    issuer, token_id = await stored(store, "issuer"), await stored(store)
+    by_issuer = rotation(await read_one(store, token_id), issuer=await read_one(store, issuer))
+    await store.revoke(revocation(token_id=issuer))
+    assert await store.rotate(by_issuer) == IssuerGone()
+    assert (await read_one(store, token_id)).successor_id is None
+
+
+async def test_a_retry_ends_the_successor_that_was_lost(store: PostgresStore, plain: psycopg.Connection) -> None:
+    token_id, issuer = await stored(store), await stored(store, "issuer")
+    by = await read_one(store, issuer)
+    first = await rotated(store, token_id, issuer=by, request_id="once", grace=HOUR)
+    second = await rotated(store, token_id, issuer=by, request_id="once", grace=2 * HOUR)
+    lost = await read_one(store, first.successor.token_id)
+    assert lost.revoke_reason == "SUPERSEDED"
+    old = await read_one(store, token_id)
+    assert old == second.rotated
+    assert old.successor_id == second.successor.token_id
+    assert (old.rotated_at, old.expires_at) == (first.rotated.rotated_at, first.rotated.expires_at)
+    assert (second.successor.lineage, second.successor.predecessor_id) == (token_id, token_id)
+    assert changes(plain, second.position.number) == {token_id, lost.token_id}
+    [event] = await store.events(EventQuery(action="revoke"))
+    assert (event.token_id, event.details["reason"]) == (lost.token_id, "SUPERSEDED")
+    third = await rotated(store, token_id, issuer=by, request_id="once")
+    assert await live(store, first.successor.token_id, second.successor.token_id, third.successor.token_id) == {
+        third.successor.token_id
+    }
+
+
+async def test_a_retry_by_another_or_with_another_id_is_too_late(store: PostgresStore) -> None:
+    token_id, issuer, other = [await stored(store, subject) for subject in ("mine", "issuer", "other")]
+    by, by_other = await read_one(store, issuer), await read_one(store, other)
+    first = await rotated(store, token_id, issuer=by, request_id="once")
+    old = first.rotated
+    for again in (
+        rotation(old, issuer=by_other, request_id="once"),
+        rotation(old, issuer=by, request_id="twice"),
+        rotation(old, issuer=by),
+    ):
+        assert await store.rotate(again) == AlreadyRotated(first.successor.token_id)
+
+
+async def test_a_successor_that_was_rotated_itself_was_not_lost(store: PostgresStore) -> None:
+    token_id = await stored(store)
+    first = await rotated(store, token_id, request_id="once")
+    await rotated(store, first.successor.token_id)
+    again = await store.rotate(rotation(first.rotated, request_id="once"))
+    assert again == AlreadyRotated(first.successor.token_id)
+
+
+@pytest.mark.parametrize("ended", ["old", "successor"])
+async def test_a_retry_wins_nothing_back_that_was_revoked(store: PostgresStore, ended: str) -> None:
+    token_id = await stored(store)
+    first = await rotated(store, token_id, request_id="once")
+    successor_id = first.successor.token_id
+    await store.revoke(revocation(token_id=token_id if ended == "old" else successor_id))
+    outcome = await store.rotate(rotation(first.rotated, request_id="once"))
+    assert outcome == (TokenNotLive() if ended == "old" else AlreadyRotated(successor_id))
+
+
+@pytest.mark.parametrize(("age", "retried"), [("23:59:59", True), ("24:00:01", False)])
+async def test_a_retry_is_one_for_a_day(
+    store: PostgresStore, plain: psycopg.Connection, age: str, retried: bool
+) -> None:
+    token_id = await stored(store)
+    first = await rotated(store, token_id, request_id="once")
+    plain.execute("update issue_requests set created_at = now() - %s::interval", [age])
+    outcome = await store.rotate(rotation(first.rotated, request_id="once"))
+    assert isinstance(outcome, Rotated if retried else AlreadyRotated)
+
+
+async def test_an_issues_request_id_and_a_rotations_are_two(store: PostgresStore) -> None:
+    token_id = await stored(store)
+    await rotated(store, token_id, request_id="once")
+    assert (await stored(store, request_id="once", caller="caller")) is not None
+    assert await live(store, token_id) == {token_id}
+
+
+async def test_rotations_that_wait_together_share_a_transaction(
+    store: PostgresStore, plain: psycopg.Connection, ready_dsn: str
+) -> None:
+    tokens = [await read_one(store, await stored(store, f"s{n}")) for n in range(30)]
+    twice = tokens[0]
+    with psycopg.connect(ready_dsn) as blocker:
+        blocker.execute("select from feed for update")
+        first = asyncio.ensure_future(rotated(store, await stored(store)))
+        await waiting_for_locks(plain)
+        asked = [asyncio.ensure_future(store.rotate(rotation(one))) for one in (*tokens, twice)]
+        await asyncio.sleep(0)
+        blocker.commit()
+    outcomes = await asyncio.gather(*asked)
+    won = [outcome for outcome in outcomes if isinstance(outcome, Rotated)]
+    assert {outcome.position.number for outcome in won} == {(await first).position.number + 1}
+    assert len(won) == 30
+    assert AlreadyRotated(won[0].successor.token_id) in outcomes
+    assert changes(plain, won[0].position.number) == {one.token_id for one in tokens}
+
+
+async def test_of_two_servers_that_rotate_one_token_one_wins(ready_dsn: str, store: PostgresStore) -> None:
+    other_database = await Database.open(ready_dsn, pool_size_max=4)
+    other = PostgresStore(other_database)
+    for grace in [HOUR, timedelta()] * 8:
+        record = await read_one(store, await stored(store))
+        outcomes = await asyncio.gather(
+            *(one.rotate(rotation(record, grace=grace)) for one in (store, other, store, other))
+        )
+        [won] = [outcome for outcome in outcomes if isinstance(outcome, Rotated)]
+        assert [outcome for outcome in outcomes if outcome is not won] == [AlreadyRotated(won.successor.token_id)] * 3
+    await other.close()
+    await other_database.close()
+
+
+async def test_a_revoked_token_never_slips_a_successor_in(
+    store: PostgresStore, plain: psycopg.Connection, ready_dsn: str
+) -> None:
+    """The revocation came first and is not committed yet: the rotation waits for it, and then sees it."""
+    token_id = await stored(store)
+    record = await read_one(store, token_id)
+    with psycopg.connect(ready_dsn) as revoker:
+        revoker.execute("update tokens set revoked_at = now() where id = %s", [token_id])
+        rotating = asyncio.ensure_future(store.rotate(rotation(record)))
+        await waiting_for_locks(plain)
+        revoker.commit()
+    assert await rotating == TokenNotLive()
+    assert plain.execute("select count(*) from tokens").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("named", ["subject", "owner", "issued_by", "cascade"])
+async def test_a_subjects_revocation_ends_the_successor_that_is_just_being_made(
+    store: PostgresStore, plain: psycopg.Connection, ready_dsn: str, named: str
+) -> None:
+    """The other order: the rotation holds the old row until it commits, and stores what the revocation's statement,
+    which had begun before, cannot see."""
+    issuer = await stored(store, "issuer")
+    token_id = await stored(store, "mine", issued_by=issuer, owner="ada")
+    record = await read_one(store, token_id)
+    ending_of = {
+        "subject": revocation(subject="mine"),
+        "owner": revocation(subject="ada"),
+        "issued_by": revocation(issued_by=issuer),
+        "cascade": revocation(token_id=token_id, cascade=True),
+    }[named]
+    other_database = await Database.open(ready_dsn, pool_size_max=2)
+    other = PostgresStore(other_database)
+    with psycopg.connect(ready_dsn) as blocker:
+        blocker.execute("select from feed for update")
+        rotating = asyncio.ensure_future(store.rotate(rotation(record)))
+        await waiting_for_locks(plain)
+        ending = asyncio.ensure_future(other.revoke(ending_of))
+        await waiting_for_locks(plain, 2)
+        blocker.commit()
+    outcome = await rotating
+    assert isinstance(outcome, Rotated)
+    assert (await ending).count == 2
+    assert await live(store, token_id, outcome.successor.token_id) == set()
+    await other.close()
+    await other_database.close()
+
+
+async def test_a_revocation_against_rotations_leaves_no_live_successor(ready_dsn: str, store: PostgresStore) -> None:
+    """Two servers, one that rotates from token to token as fast as it can, and one that ends the subject's tokens."""
+    other_database = await Database.open(ready_dsn, pool_size_max=4)
+    other = PostgresStore(other_database)
+    for round_number in range(12):
+        subject = f"subject{round_number}"
+        first = await stored(store, subject)
+        made = [first]
+        begun = asyncio.Event()
+
+        async def rotate(token_id=first, made=made, begun=begun) -> None:  # type: ignore[no-untyped-def]
+            record = await read_one(store, token_id)
+            while True:
+                outcome = await store.rotate(rotation(record))
+                if not isinstance(outcome, Rotated):
+                    return
+                record = outcome.successor
+                made.append(record.token_id)
+                begun.set()
+
+        rotating = asyncio.ensure_future(rotate())
+        await begun.wait()
+        if round_number % 2:
+            await other.revoke(revocation(subject=subject))
+        else:
+            await other.revoke(revocation(token_id=first, cascade=True))
+        await rotating
+        assert await live(store, *made) == set()
+    await other.close()
+    await other_database.close()
+
+
+async def test_revoking_an_old_token_names_its_live_successor(store: PostgresStore) -> None:
+    token_id = await stored(store)
+    second = (await rotated(store, token_id)).successor
+    third = (await rotated(store, second.token_id)).successor
+    revoked = await store.revoke(revocation(token_id=token_id))
+    assert (revoked.count, revoked.live_successor_id) == (1, third.token_id)
+    cascading = await store.revoke(revocation(token_id=second.token_id, cascade=True))
+    assert (cascading.count, cascading.live_successor_id) == (2, None)
+    assert await live(store, token_id, second.token_id, third.token_id) == set()
+
+
+async def test_cascade_takes_successors_and_what_they_issued(store: PostgresStore) -> None:
+    root = await stored(store, "root")
+    successor = (await rotated(store, root)).successor.token_id
+    child = await stored(store, "child", issued_by=successor)
+    childs_successor = (await rotated(store, child)).successor.token_id
+    leaf = await stored(store, "leaf", issued_by=childs_successor)
+    assert (await store.revoke(revocation(token_id=root, cascade=True))).count == 5
+    assert await live(store, root, successor, child, childs_successor, leaf) == set()
