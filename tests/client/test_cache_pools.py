@@ -59,8 +59,8 @@ def test_equal_scopes_audiences_and_metadata_are_held_once() -> None:
     one, two = pool.get("one"), pool.get("two")
     assert one is not None
     assert two is not None
-    assert one.active.identity.scopes is two.active.identity.scopes
-    assert one.active.identity.metadata is two.active.identity.metadata
+    assert one.identity.scopes is two.identity.scopes
+    assert one.identity.metadata is two.identity.metadata
 
 
 def test_a_token_too_large_for_the_cache_is_not_remembered() -> None:
@@ -101,7 +101,7 @@ def test_good_tokens_never_exceed_their_bounds(
         assert len(pool) * ENTRY_BYTES_MIN <= pool.size_bytes <= bytes_max
         held = {token_id: entry for token_id in map(str, range(13)) if (entry := pool.get(token_id)) is not None}
         assert len(held) == len(pool)
-        assert all(last[token_id] == entry.active.identity for token_id, entry in held.items())
+        assert all(last[token_id] == entry.identity for token_id, entry in held.items())
     for number in range(13):
         pool.remove(str(number))
     assert (len(pool), pool.size_bytes) == (0, 0)

@@ -99,7 +99,7 @@ class LeaseAfterEntry(Verifier):
 
     async def decide(self, token: Made) -> Verdict | None:
         cache = self.cache
-        known = cache._find(token.token_id, cache._prove(token.text), ())
+        known = cache._find(token.token_id, cache._prove(token.text), (), "", True)
         await Op(lambda: None, local=True)
         return known if cache.lease.live(self.clock) else None
 

@@ -277,7 +277,7 @@ class Verifier:
 
     async def decide(self, token: Made) -> Verdict | None:
         """From memory: one step."""
-        return self.cache.decide(token.text)
+        return self.cache.decide(token.text, address="")
 
     async def finish(self, lookup: Lookup, answer: Answer) -> None:
         """What came is remembered: one step."""

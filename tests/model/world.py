@@ -106,7 +106,7 @@ class World:
         """A call that came in just now would not be admitted from memory."""
         for token in self.tokens:
             if self.is_complete(token):
-                self.decided(token, verifier.cache.decide(token.text), ended=True)
+                self.decided(token, verifier.cache.decide(token.text, is_use=False), ended=True)
 
     def _check_streams(self, verifier: Verifier) -> None:
         """Under a live lease, no call stays open whose end was applied, unless it is being judged again."""

@@ -7,11 +7,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from uuid import UUID
 
 from watchword.identity import Identity
+from watchword.network import Networks, canonical_network
 from watchword.scope import RESERVED, is_scope_pattern, missing_scopes
 from watchword.token import (
     PREFIX_DEFAULT,
@@ -24,21 +25,53 @@ from watchword.token import (
     parse_token_id,
 )
 from watchword.verifier.contract import PeerName, VerifierUnavailableError
-from watchword.verifier.verdict import Active, Inactive, Insufficient, Verdict
+from watchword.verifier.verdict import Active, Bindings, Bound, Inactive, Insufficient, Verdict
 
 TTL_SECONDS_DEFAULT = 90 * 24 * 3600.0
+GRACE_SECONDS_DEFAULT = 3600.0
+_SHA256_BYTES = 32
+
+
+class TokenNotLiveError(ValueError):
+    """There is no such token, or it has ended."""
+
+
+class TokenRotatedError(ValueError):
+    """The token has a successor already."""
+
+    def __init__(self, successor_id: str) -> None:
+        super().__init__("the token has a successor")
+        self.successor_id = successor_id
 
 
 @dataclass(slots=True)
-class _Issued:
+class Issued:
+    """A token as the fake keeps it."""
+
     text: bytes = field(repr=False)
     identity: Identity
+    created_at: float
+    """Seconds since the epoch."""
+    life_seconds: float
     ends_at: float
+    """By the authority's clock."""
+    allowed_networks: tuple[str, ...]
+    certificate_sha256: bytes
     revoked: bool = False
+    successor: Issued | None = None
+    request_id: str = ""
+    """Of the rotation that made the successor."""
+
+    @property
+    def bindings(self) -> Bindings | None:
+        """What calls have to match, if anything."""
+        if not self.allowed_networks and not self.certificate_sha256:
+            return None
+        return Bindings(Networks(self.allowed_networks), self.certificate_sha256)
 
 
 class FakeAuthority:
-    """Issues tokens, revokes them, and judges them as Watchword does: format, secret, expiry, audience, scopes.
+    """Issues, rotates and revokes tokens, and judges them as Watchword does: format, secret, expiry, audience, scopes.
 
     Grants, persistence and the catalogue of scopes are not imitated. `clock` gives seconds that only move forward; pass
     one of your own to let tokens expire without waiting. Thread-safe.
@@ -48,7 +81,7 @@ class FakeAuthority:
         self.token_prefix = check_prefix(token_prefix)
         self._clock = clock
         self._lock = threading.RLock()
-        self._issued: dict[UUID, _Issued] = {}
+        self._issued: dict[UUID, Issued] = {}
         self._outages = 0
         self._changes: list[str] = []
         self._listeners: list[Callable[[int, str], None]] = []
@@ -65,22 +98,65 @@ class FakeAuthority:
         audiences: Iterable[str] = ("*",),
         ttl_seconds: float = TTL_SECONDS_DEFAULT,
         metadata: Mapping[str, str] | None = None,
+        allowed_networks: Iterable[str] = (),
+        certificate_sha256: bytes = b"",
     ) -> str:
         """A new token, whole. `*`, the default, is every audience except Watchword itself.
 
-        Raises ValueError for a scope that could not be issued: a misspelt one would make a test pass for no reason.
+        Raises ValueError for what could not be issued: a misspelt scope would make a test pass for no reason.
         """
         held = tuple(scopes)
         for scope in held:
             if not is_scope_pattern(scope):
                 raise ValueError(f"{scope!r} is not a scope")
-        token = new_token(new_token_id(int((time.time() + ttl_seconds) * 1000)), self.token_prefix)
-        identity = Identity(
-            format_token_id(token.token_id), subject, held, tuple(audiences), MappingProxyType(dict(metadata or {}))
-        )
+        networks = tuple(map(canonical_network, allowed_networks))
+        if len(certificate_sha256) not in (0, _SHA256_BYTES):
+            raise ValueError("certificate_sha256 has 32 bytes")
+        identity = Identity("", subject, held, tuple(audiences), MappingProxyType(dict(metadata or {})))
+        return self._issue(identity, ttl_seconds, networks, certificate_sha256).text.decode("ascii")
+
+    def rotate(
+        self,
+        token: str,
+        *,
+        ttl_seconds: float | None = None,
+        grace_seconds: float = GRACE_SECONDS_DEFAULT,
+        request_id: str = "",
+    ) -> str:
+        """A successor with the same rights, whole; `token` ends after `grace_seconds`. With the `request_id` of an
+        earlier rotation it ends that one's successor, and makes another.
+
+        Raises TokenNotLiveError, TokenRotatedError and MalformedTokenError.
+        """
         with self._lock:
-            self._issued[token.token_id] = _Issued(token.text, identity, self._clock() + ttl_seconds)
-        return token.text.decode("ascii")
+            found = self._find(token)
+            if found is None or not self.is_live(found):
+                raise TokenNotLiveError("the token is not live")
+            if found.successor is not None:
+                if not request_id or request_id != found.request_id:
+                    raise TokenRotatedError(found.successor.identity.token_id)
+                self._end(found.successor)
+            life_seconds = found.life_seconds if ttl_seconds is None else ttl_seconds
+            successor = self._issue(found.identity, life_seconds, found.allowed_networks, found.certificate_sha256)
+            found.successor, found.request_id = successor, request_id
+            found.ends_at = min(found.ends_at, self._clock() + grace_seconds)
+            self._tell(found)
+            return successor.text.decode("ascii")
+
+    def narrow(self, token_id: str, *, remove_scopes: Iterable[str] = (), ttl_seconds: float | None = None) -> Issued:
+        """Takes scopes from a token, or shortens its life. Raises ValueError for what it does not have."""
+        removed = tuple(remove_scopes)
+        with self._lock:
+            found = self.find(token_id)
+            if found is None or not self.is_live(found):
+                raise TokenNotLiveError("the token is not live")
+            ends_at = found.ends_at if ttl_seconds is None else self._clock() + ttl_seconds
+            if ends_at > found.ends_at or not set(removed) <= set(found.identity.scopes):
+                raise ValueError("a token is narrowed by scopes that it holds, and to an earlier end")
+            scopes = tuple(scope for scope in found.identity.scopes if scope not in removed)
+            found.identity, found.ends_at = replace(found.identity, scopes=scopes), ends_at
+            self._tell(found)
+            return found
 
     def revoke(self, token: str) -> bool:
         """Ends a token; whether it was live. From here on no check finds it active. Raises MalformedTokenError."""
@@ -88,38 +164,50 @@ class FakeAuthority:
             found = self._find(token)
             if found is None or found.revoked:
                 return False
-            found.revoked = True
-            self._changes.append(found.identity.token_id)
-            for listener in self._listeners:
-                listener(len(self._changes), found.identity.token_id)
+            self._end(found)
             return True
 
     def still(self) -> AbstractContextManager[object]:
-        """Inside nothing is revoked."""
+        """Inside no token becomes less valid."""
         return self._lock
 
     @property
     def position(self) -> int:
-        """How many tokens were revoked."""
+        """How many times a token became less valid."""
         return len(self._changes)
 
     def listen(self, listener: Callable[[int, str], None]) -> Callable[[], None]:
-        """Has `listener` called with the position and the token's id at each revocation, before any check can see it.
-        Gives what ends that.
+        """Has `listener` called with the position and the token's id when one becomes less valid, before any check can
+        see it. Gives what ends that.
         """
         with self._lock:
             self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
     def changes_after(self, position: int) -> list[tuple[int, str]]:
-        """What was revoked after `position`, with the position of each."""
+        """What became less valid after `position`, with the position of each."""
         return list(enumerate(self._changes, start=1))[position:]
 
     def remaining_seconds(self, token_id: str) -> float:
         """Until the token ends; 0 if it is unknown or has ended."""
         with self._lock:
-            found = self._issued.get(parse_token_id(token_id))
+            found = self.find(token_id)
             return 0.0 if found is None or found.revoked else max(0.0, found.ends_at - self._clock())
+
+    def find(self, token_id: str) -> Issued | None:
+        """The token with this id, live or not."""
+        return self._issued.get(parse_token_id(token_id))
+
+    def present(self, token: str) -> Issued:
+        """The token that was issued as `token`. Raises TokenNotLiveError and MalformedTokenError."""
+        found = self._find(token)
+        if found is None:
+            raise TokenNotLiveError("there is no such token")
+        return found
+
+    def is_live(self, issued: Issued) -> bool:
+        """Neither revoked nor at its end."""
+        return not issued.revoked and self._clock() < issued.ends_at
 
     @contextmanager
     def unavailable(self) -> Iterator[None]:
@@ -150,14 +238,15 @@ class FakeAuthority:
                 found = self._find(token)
             except MalformedTokenError:
                 return Inactive(malformed=True)
-            if found is None or found.revoked or self._clock() >= found.ends_at:
+            if found is None or not self.is_live(found):
                 return Inactive()
-        identity = found.identity
+            identity, bindings = found.identity, found.bindings
         # As scopes: `*` reaches everything but Watchword, which has to be written out.
         if audience not in identity.audiences and ("*" not in identity.audiences or audience == RESERVED):
             return Inactive()
         missing = missing_scopes(identity.scopes, required_scopes)
-        return Insufficient(identity, tuple(missing)) if missing else Active(identity)
+        verdict = Insufficient(identity, tuple(missing)) if missing else Active(identity)
+        return verdict if bindings is None else Bound(bindings, verdict)
 
     def raise_if_unavailable(self) -> None:
         """Raises VerifierUnavailableError during an outage."""
@@ -165,7 +254,29 @@ class FakeAuthority:
             if self._outages:
                 raise VerifierUnavailableError("UNAVAILABLE")
 
-    def _find(self, token: str) -> _Issued | None:
+    def _issue(
+        self, identity: Identity, ttl_seconds: float, allowed_networks: tuple[str, ...], certificate_sha256: bytes
+    ) -> Issued:
+        now = time.time()
+        token = new_token(new_token_id(int((now + ttl_seconds) * 1000)), self.token_prefix)
+        identity = replace(identity, token_id=format_token_id(token.token_id))
+        ends_at = self._clock() + ttl_seconds
+        issued = Issued(token.text, identity, now, ttl_seconds, ends_at, allowed_networks, certificate_sha256)
+        with self._lock:
+            self._issued[token.token_id] = issued
+        return issued
+
+    def _end(self, issued: Issued) -> None:
+        issued.revoked = True
+        self._tell(issued)
+
+    def _tell(self, issued: Issued) -> None:
+        """The token has become less valid; the lock is held."""
+        self._changes.append(issued.identity.token_id)
+        for listener in self._listeners:
+            listener(len(self._changes), issued.identity.token_id)
+
+    def _find(self, token: str) -> Issued | None:
         parsed = parse_token(token, self.token_prefix)
         found = self._issued.get(parsed.token_id)
         return found if found is not None and found.text == parsed.text else None

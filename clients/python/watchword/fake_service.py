@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent import futures
 from contextlib import contextmanager
@@ -9,8 +10,16 @@ from typing import Final, NoReturn
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
-from watchword.fake_authority import TTL_SECONDS_DEFAULT, FakeAuthority
+from watchword.fake_authority import (
+    GRACE_SECONDS_DEFAULT,
+    TTL_SECONDS_DEFAULT,
+    FakeAuthority,
+    Issued,
+    TokenNotLiveError,
+    TokenRotatedError,
+)
 from watchword.fake_watch import FakeWatch
 from watchword.identity import Identity, current_identity
 from watchword.interceptor.denial import RETRY_DELAY_SECONDS
@@ -19,17 +28,18 @@ from watchword.lease import LEASE_SECONDS_DEFAULT
 from watchword.policy import AUTHENTICATED, Policy
 from watchword.scope import RESERVED
 from watchword.status import details_trailer, reason_detail, retry_detail
-from watchword.token import ID_LENGTH, MalformedTokenError
+from watchword.token import MalformedTokenError
 from watchword.v1 import token_service_pb2 as pb
 from watchword.v1 import token_service_pb2_grpc as pb_grpc
 from watchword.v1 import verifier_service_pb2_grpc as verifier_pb_grpc
 from watchword.verifier.contract import VerifierUnavailableError
-from watchword.verifier.verdict import Active, Inactive
+from watchword.verifier.verdict import Bound, Inactive, Insufficient
 
 # Each watch holds one.
 THREADS_COUNT: Final = 24
 INACTIVE_SECONDS: Final = 60
 GRACE_SECONDS: Final = 1.0
+_NANOS: Final = 1_000_000_000
 _SERVICE: Final = "/watchword.v1.TokenService/"
 
 
@@ -43,8 +53,9 @@ def serve(
 ) -> Iterator[str]:
     """Serves `authority` in the clear on a loopback port and gives `host:port`, until the end of the block.
 
-    Of TokenService there are Issue, Validate, BatchValidate, Revoke (of a whole token) and RegisterScopes (which only
-    agrees); callers need tokens as they do with Watchword, for the audience `watchword`. Grants are not imitated.
+    Of TokenService there are Issue, Validate, BatchValidate, Revoke (of a whole token), Rotate (of the caller's own),
+    Narrow, WhoAmI and RegisterScopes (which only agrees); callers need tokens as they do with Watchword, for the
+    audience `watchword`. Grants, kinds and owners are not imitated.
 
     Caching verifiers may watch and are granted leases of `lease_seconds`. Revoke answers when each of them knows, or
     its lease has run out; FakeAuthority.revoke does not wait for them. Up to 16 may watch at a time. `watch`, instead
@@ -57,6 +68,9 @@ def serve(
             _SERVICE + "Validate": ["watchword.validate"],
             _SERVICE + "BatchValidate": ["watchword.validate"],
             _SERVICE + "Revoke": AUTHENTICATED,
+            _SERVICE + "Rotate": AUTHENTICATED,
+            _SERVICE + "Narrow": ["watchword.revoke"],
+            _SERVICE + "WhoAmI": AUTHENTICATED,
             _SERVICE + "RegisterScopes": ["watchword.register"],
             "/watchword.v1.VerifierService/Watch": ["watchword.validate"],
         }
@@ -85,7 +99,7 @@ class _TokenService(pb_grpc.TokenServiceServicer):
 
     def Issue(self, request: pb.IssueRequest, context: grpc.ServicerContext) -> pb.IssueResponse:
         self._refuse_in_outage(context)
-        ttl_seconds = request.ttl.ToTimedelta().total_seconds() if request.HasField("ttl") else TTL_SECONDS_DEFAULT
+        ttl_seconds = _seconds(request.ttl) if request.HasField("ttl") else TTL_SECONDS_DEFAULT
         try:
             secret = self._authority.issue(
                 request.subject,
@@ -93,19 +107,58 @@ class _TokenService(pb_grpc.TokenServiceServicer):
                 audiences=request.audiences,
                 ttl_seconds=ttl_seconds,
                 metadata=request.metadata,
+                allowed_networks=request.allowed_networks,
+                certificate_sha256=request.certificate_sha256,
             )
         except ValueError as error:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        token = pb.Token(
-            token_id=secret[len(self._authority.token_prefix) :][:ID_LENGTH],
-            subject=request.subject,
-            scopes=request.scopes,
-            audiences=request.audiences,
-            name=request.name,
-            metadata=request.metadata,
-            state=pb.TOKEN_STATE_LIVE,
-        )
+        token = self._token(self._authority.present(secret))
+        token.name = request.name
         return pb.IssueResponse(secret=secret, token=token)
+
+    def Rotate(self, request: pb.RotateRequest, context: grpc.ServicerContext) -> pb.RotateResponse:
+        self._refuse_in_outage(context)
+        own = self._own()
+        if request.token_id not in ("", own.identity.token_id):
+            _abort(context, grpc.StatusCode.PERMISSION_DENIED, "the fake rotates own tokens only", "GRANT_MISSING")
+        try:
+            secret = self._authority.rotate(
+                own.text.decode("ascii"),
+                ttl_seconds=_seconds(request.ttl) if request.HasField("ttl") else None,
+                grace_seconds=_seconds(request.grace) if request.HasField("grace") else GRACE_SECONDS_DEFAULT,
+                request_id=request.request_id,
+            )
+        except TokenRotatedError as error:
+            token_id = error.successor_id
+            _abort(context, grpc.StatusCode.ALREADY_EXISTS, str(error), "TOKEN_ROTATED", token_id=token_id)
+        except TokenNotLiveError as error:
+            _abort(context, grpc.StatusCode.FAILED_PRECONDITION, str(error), "TOKEN_NOT_LIVE")
+        self._watch.wait_everywhere(self._authority.position)
+        return pb.RotateResponse(
+            secret=secret,
+            token=self._token(self._authority.present(secret)),
+            rotated=self._token(own),
+            propagation=pb.PROPAGATION_COMPLETE,
+        )
+
+    def Narrow(self, request: pb.NarrowRequest, context: grpc.ServicerContext) -> pb.NarrowResponse:
+        self._refuse_in_outage(context)
+        try:
+            narrowed = self._authority.narrow(
+                request.token_id,
+                remove_scopes=request.remove_scopes,
+                ttl_seconds=_seconds(request.ttl) if request.HasField("ttl") else None,
+            )
+        except TokenNotLiveError as error:
+            _abort(context, grpc.StatusCode.FAILED_PRECONDITION, str(error), "TOKEN_NOT_LIVE")
+        except ValueError as error:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        self._watch.wait_everywhere(self._authority.position)
+        return pb.NarrowResponse(token=self._token(narrowed), propagation=pb.PROPAGATION_COMPLETE)
+
+    def WhoAmI(self, request: pb.WhoAmIRequest, context: grpc.ServicerContext) -> pb.WhoAmIResponse:
+        self._refuse_in_outage(context)
+        return pb.WhoAmIResponse(token=self._token(self._own()))
 
     def Validate(self, request: pb.ValidateRequest, context: grpc.ServicerContext) -> pb.ValidateResponse:
         return self._validate(request, current_identity(), context)
@@ -147,20 +200,78 @@ class _TokenService(pb_grpc.TokenServiceServicer):
             verdict = self._authority.judge(request.token, request.required_scopes, caller.subject)
         except VerifierUnavailableError:
             _abort_unavailable(context)
+        # What holds for one call with a bound token need not hold for the next.
+        cacheable = request.enforces_bindings or not isinstance(verdict, Bound)
+        if isinstance(verdict, Bound):
+            matches = verdict.bindings.match(request.client_ip, request.certificate_sha256)
+            verdict = verdict.verdict if matches or request.enforces_bindings else Inactive()
+        response = pb.ValidateResponse(position=position)
         if isinstance(verdict, Inactive):
+            response.inactive.SetInParent()
             cacheable_for = Duration(seconds=INACTIVE_SECONDS)
-            return pb.ValidateResponse(inactive=pb.InactiveToken(), position=position, cacheable_for=cacheable_for)
-        active = _active(verdict.identity, self._authority.remaining_seconds(verdict.identity.token_id))
-        if isinstance(verdict, Active):
-            return pb.ValidateResponse(active=active, position=position, cacheable_for=active.remaining)
-        insufficient = pb.InsufficientToken(token=active, missing_scopes=verdict.missing_scopes)
-        return pb.ValidateResponse(insufficient=insufficient, position=position, cacheable_for=active.remaining)
+        else:
+            active = self._active(verdict.identity, request.enforces_bindings)
+            cacheable_for = active.remaining
+            if isinstance(verdict, Insufficient):
+                response.insufficient.token.CopyFrom(active)
+                response.insufficient.missing_scopes.extend(verdict.missing_scopes)
+            else:
+                response.active.CopyFrom(active)
+        if cacheable:
+            response.cacheable_for.CopyFrom(cacheable_for)
+        return response
+
+    def _active(self, identity: Identity, tells_bindings: bool) -> pb.ActiveToken:
+        active = pb.ActiveToken(
+            token_id=identity.token_id,
+            subject=identity.subject,
+            scopes=identity.scopes,
+            audiences=identity.audiences,
+            metadata=identity.metadata,
+            remaining=Duration(seconds=int(self._authority.remaining_seconds(identity.token_id))),
+        )
+        issued = self._authority.find(identity.token_id)
+        if tells_bindings and issued is not None and issued.bindings is not None:
+            active.bindings.allowed_networks.extend(issued.allowed_networks)
+            active.bindings.certificate_sha256 = issued.certificate_sha256
+        return active
+
+    def _own(self) -> Issued:
+        """The caller's token, which the interceptor has just found."""
+        issued = self._authority.find(current_identity().token_id)
+        assert issued is not None
+        return issued
+
+    def _token(self, issued: Issued) -> pb.Token:
+        identity = issued.identity
+        remaining_seconds = self._authority.remaining_seconds(identity.token_id)
+        return pb.Token(
+            token_id=identity.token_id,
+            subject=identity.subject,
+            scopes=identity.scopes,
+            audiences=identity.audiences,
+            metadata=identity.metadata,
+            kind=pb.TOKEN_KIND_SERVICE,
+            created_at=_timestamp(issued.created_at),
+            expires_at=_timestamp(time.time() + remaining_seconds),
+            state=_state(issued, remaining_seconds),
+            allowed_networks=issued.allowed_networks,
+            certificate_sha256=issued.certificate_sha256,
+            successor_id="" if issued.successor is None else issued.successor.identity.token_id,
+        )
 
     def _refuse_in_outage(self, context: grpc.ServicerContext) -> None:
         try:
             self._authority.raise_if_unavailable()
         except VerifierUnavailableError:
             _abort_unavailable(context)
+
+
+def _abort(
+    context: grpc.ServicerContext, code: grpc.StatusCode, message: str, reason: str, **metadata: str
+) -> NoReturn:
+    context.set_trailing_metadata(details_trailer(code, message, reason_detail(reason, **metadata)))
+    context.abort(code, message)
 
 
 def _abort_unavailable(context: grpc.ServicerContext) -> NoReturn:
@@ -171,12 +282,17 @@ def _abort_unavailable(context: grpc.ServicerContext) -> NoReturn:
     context.abort(code, message)
 
 
-def _active(identity: Identity, remaining_seconds: float) -> pb.ActiveToken:
-    return pb.ActiveToken(
-        token_id=identity.token_id,
-        subject=identity.subject,
-        scopes=identity.scopes,
-        audiences=identity.audiences,
-        metadata=identity.metadata,
-        remaining=Duration(seconds=int(remaining_seconds)),
-    )
+def _state(issued: Issued, remaining_seconds: float) -> pb.TokenState.ValueType:
+    if issued.revoked:
+        return pb.TOKEN_STATE_REVOKED
+    return pb.TOKEN_STATE_LIVE if remaining_seconds > 0 else pb.TOKEN_STATE_EXPIRED
+
+
+def _seconds(duration: Duration) -> float:
+    return duration.seconds + duration.nanos / _NANOS
+
+
+def _timestamp(seconds: float) -> Timestamp:
+    timestamp = Timestamp()
+    timestamp.FromNanoseconds(int(seconds * _NANOS))
+    return timestamp

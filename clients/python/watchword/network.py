@@ -33,13 +33,25 @@ def canonical_network(text: str) -> str:
 
 
 class Networks:
-    """A few networks, asked whether one of them holds an address."""
+    """A few networks, asked whether one of them holds an address. Equal if they are the same, in the same order."""
 
     __slots__ = ("_networks",)
 
-    def __init__(self, networks: Iterable[str]) -> None:
+    def __init__(self, networks: Iterable[str] = ()) -> None:
         """Each as `canonical_network` takes it. Raises NetworkError."""
         self._networks = tuple(map(_network, networks))
+
+    def __len__(self) -> int:
+        return len(self._networks)
+
+    def __eq__(self, other: object) -> bool:
+        return self._networks == other._networks if isinstance(other, Networks) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._networks)
+
+    def __repr__(self) -> str:
+        return f"Networks({[str(network) for network in self._networks]})"
 
     def hold(self, address: str) -> bool:
         """False for what is no address. An IPv4-mapped IPv6 address counts as IPv4; a zone is not looked at."""

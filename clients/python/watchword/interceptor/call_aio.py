@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, NoReturn, TypeAlias
 
 import grpc
 
 from watchword.identity import Identity
 from watchword.interceptor.denial import REQUEST_UNREADABLE, UNAVAILABLE, Denial, denial_of, judge
+from watchword.interceptor.origin import Origin, Origins
 from watchword.verifier.contract import (
     ImmediateVerifier,
     OpenStream,
@@ -18,7 +19,7 @@ from watchword.verifier.contract import (
     Verifier,
     VerifierUnavailableError,
 )
-from watchword.verifier.verdict import Active, Verdict
+from watchword.verifier.verdict import Active, Bound, Verdict
 
 _LOGGER: Final = logging.getLogger("watchword.interceptor")
 # How long a refusal waits for the first request message of a stream.
@@ -28,11 +29,12 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 class Offers:
-    """A verifier and what it offers beyond `check`: looked up once, not for every call."""
+    """A verifier, what it offers beyond `check`, and where calls come from: looked up once, not for every call."""
 
-    __slots__ = ("check", "check_now", "gates")
+    __slots__ = ("check", "check_now", "gates", "origins")
 
-    def __init__(self, verifier: Verifier) -> None:
+    def __init__(self, verifier: Verifier, trusted_proxies: Iterable[str] = ()) -> None:
+        self.origins: Final = Origins(trusted_proxies, verifier)
         self.check: Final = verifier.check
         self.check_now: Final = verifier.check_now if isinstance(verifier, ImmediateVerifier) else None
         self.gates: Final = verifier if isinstance(verifier, StreamGates) else None
@@ -41,7 +43,7 @@ class Offers:
 class Call:
     """A call's token and what it has to cover. Without a `repr` of its own that could show the token."""
 
-    __slots__ = ("_denial", "_offers", "_refused", "_scopes", "_token")
+    __slots__ = ("_denial", "_offers", "_origin", "_refused", "_scopes", "_token")
 
     def __init__(self, offers: Offers, token: str, scopes: tuple[str, ...]) -> None:
         self._offers = offers
@@ -49,21 +51,31 @@ class Call:
         self._scopes = scopes
         self._denial: Denial | None = None
         self._refused = False
+        self._origin: Origin | None = None
 
-    def admit_now(self) -> Identity | None:
+    def admit_now(self, context: Context) -> Identity | None:
         """Whom the verifier admits without asking anybody; None where it does not know, or does not admit."""
         check_now = self._offers.check_now
         if check_now is None or self._denial is not None:
             return None
         verdict = check_now(self._token, self._scopes)
-        return verdict.identity if isinstance(verdict, Active) else None
+        if isinstance(verdict, Active):
+            return verdict.identity
+        if isinstance(verdict, Bound):
+            outcome = judge(self._resolved(verdict, context))
+            if not isinstance(outcome, Denial):
+                return outcome
+            self._denial = outcome
+        return None
 
     async def decide(self, context: Context) -> Identity | Denial:
         """Judges the token now. Every doubt is a denial, and a denial is final: the gate of a stream stays shut."""
         if self._denial is not None:
             return self._denial
         try:
-            outcome = judge(await self._offers.check(self._token, self._scopes, peer=context.peer))
+            peer = self._offers.origins.peer(context)
+            verdict = await self._offers.check(self._token, self._scopes, peer=peer)
+            outcome = judge(self._resolved(verdict, context) if isinstance(verdict, Bound) else verdict)
         except VerifierUnavailableError:
             outcome = UNAVAILABLE
         except Exception as error:
@@ -79,9 +91,10 @@ class Call:
 
     async def admit(self, context: Context) -> Identity:
         """Judges the token for the next message; ends the call and raises AbortError if it is refused."""
-        known = self.admit_now()
-        if known is not None:
-            return known
+        return self.admit_now(context) or await self.admit_asking(context)
+
+    async def admit_asking(self, context: Context) -> Identity:
+        """As admit, after `admit_now` did not."""
         outcome = await self.decide(context)
         if isinstance(outcome, Denial):
             await self.end(context, outcome)
@@ -118,6 +131,12 @@ class Call:
                 shut(self._denial)
 
         return gates.open_stream(self._token, self._scopes, learn)
+
+    def _resolved(self, bound: Bound, context: Context) -> Verdict:
+        origins = self._offers.origins
+        if self._origin is None:
+            self._origin = origins.of(context)
+        return origins.resolve(bound, self._scopes, self._origin)
 
     def _claim_refusal(self, denial: Denial) -> None:
         if self._refused:

@@ -40,7 +40,7 @@ class GuardedUnary(grpc.RpcMethodHandler):  # type: ignore[type-arg]  # generic 
 
     async def unary_unary(self, raw: Any, context: Context) -> Any:  # type: ignore[override]  # there an attribute
         """The guarded behaviour."""
-        identity = self._call.admit_now() or await self._call.admit(context)
+        identity = self._call.admit_now(context) or await self._call.admit_asking(context)
         handler: Any = self._handler
         request = raw
         if handler.request_deserializer is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, TypeAlias
 
 import grpc
@@ -33,17 +33,21 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
     current_identity() says who calls. On a stream every message, in or out, is judged anew, and the call ends when the
     token does.
 
+    Calls with a token that is bound to networks or to a client certificate have to match: the connection's peer, or
+    whom one of `trusted_proxies` (CIDR prefixes) names in `x-forwarded-for`, and the certificate of the handshake.
+    Those that do not are told TOKEN_INACTIVE.
+
     Refusals carry `google.rpc.ErrorInfo` (domain `watchword`): UNAUTHENTICATED with TOKEN_MISSING, TOKEN_MALFORMED,
     TOKEN_AMBIGUOUS or TOKEN_INACTIVE; PERMISSION_DENIED with SCOPE_MISSING and the scope, or RULE_MISSING for a method
     the policy was not told of; UNAVAILABLE with VERIFIER_UNAVAILABLE and `RetryInfo`.
     """
 
-    def __init__(self, verifier: Verifier, policy: Policy) -> None:
+    def __init__(self, verifier: Verifier, policy: Policy, *, trusted_proxies: Iterable[str] = ()) -> None:
         if not inspect.iscoroutinefunction(verifier.check):
             raise TypeError(
                 "grpc.aio needs a verifier whose check is a coroutine, such as watchword.aio.RemoteVerifier"
             )
-        self._offers: Final = Offers(verifier)
+        self._offers: Final = Offers(verifier, trusted_proxies)
         self._rules: Final = policy.rules
         # Which guard suits a method's handler, by method: looking into a handler costs more than the guard itself.
         # Only methods of the policy get in, so it is bounded.

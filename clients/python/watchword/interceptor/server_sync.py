@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, NoReturn, TypeAlias
 
 import grpc
@@ -21,8 +21,10 @@ from watchword.interceptor.denial import (
     denial_of,
     judge,
 )
+from watchword.interceptor.origin import Origin, Origins
 from watchword.policy import Policy
 from watchword.verifier.contract import BlockingVerifier, OpenStream, StreamGates, VerifierUnavailableError
+from watchword.verifier.verdict import Bound, Verdict
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 _LOGGER: Final = logging.getLogger("watchword.interceptor")
@@ -36,11 +38,10 @@ class ServerInterceptor(grpc.ServerInterceptor):
     handler reads its requests in a thread of its own, and where the verifier learns of the end before a message comes.
     """
 
-    def __init__(self, verifier: BlockingVerifier, policy: Policy) -> None:
+    def __init__(self, verifier: BlockingVerifier, policy: Policy, *, trusted_proxies: Iterable[str] = ()) -> None:
         if inspect.iscoroutinefunction(verifier.check):
             raise TypeError("a thread-pool server needs a blocking verifier, such as watchword.sync.RemoteVerifier")
-        self._verifier: Final = verifier
-        self._gates: Final = verifier if isinstance(verifier, StreamGates) else None
+        self._offers: Final = _Offers(verifier, trusted_proxies)
         self._rules: Final = policy.rules
 
     def intercept_service(
@@ -56,7 +57,7 @@ class ServerInterceptor(grpc.ServerInterceptor):
             token = bearer_token(handler_call_details.invocation_metadata)
         except BearerError as error:
             return _refusal(None, BY_BEARER_REASON[error.reason])
-        call = _Call(self._verifier, self._gates, token, () if rule is None else rule.scopes)
+        call = _Call(self._offers, token, () if rule is None else rule.scopes)
         if rule is None:
             return _refusal(call, RULE_MISSING)
         handler = continuation(handler_call_details)
@@ -65,22 +66,37 @@ class ServerInterceptor(grpc.ServerInterceptor):
         return guard(handler, call)
 
 
+class _Offers:
+    """A verifier, what it offers beyond `check`, and where calls come from."""
+
+    __slots__ = ("check", "gates", "origins")
+
+    def __init__(self, verifier: BlockingVerifier, trusted_proxies: Iterable[str]) -> None:
+        self.check: Final = verifier.check
+        self.gates: Final = verifier if isinstance(verifier, StreamGates) else None
+        self.origins: Final = Origins(trusted_proxies, verifier)
+
+
 class _Call:
     """A call's token and what it has to cover. Without a `repr` of its own that could show the token."""
 
-    __slots__ = ("_gates", "_scopes", "_token", "_verifier")
+    __slots__ = ("_offers", "_origin", "_scopes", "_token")
 
-    def __init__(
-        self, verifier: BlockingVerifier, gates: StreamGates | None, token: str, scopes: tuple[str, ...]
-    ) -> None:
-        self._verifier = verifier
-        self._gates = gates
+    def __init__(self, offers: _Offers, token: str, scopes: tuple[str, ...]) -> None:
+        self._offers = offers
         self._token = token
         self._scopes = scopes
+        self._origin: Origin | None = None
 
     def decide(self, context: Any) -> Identity | Denial:
+        offers = self._offers
         try:
-            return judge(self._verifier.check(self._token, self._scopes, peer=context.peer))
+            verdict: Verdict = offers.check(self._token, self._scopes, peer=offers.origins.peer(context))
+            if isinstance(verdict, Bound):
+                if self._origin is None:
+                    self._origin = offers.origins.of(context)
+                verdict = offers.origins.resolve(verdict, self._scopes, self._origin)
+            return judge(verdict)
         except VerifierUnavailableError:
             return UNAVAILABLE
         except Exception as error:
@@ -89,9 +105,10 @@ class _Call:
             return UNAVAILABLE
 
     def open_stream(self, shut: Callable[[Denial], None]) -> OpenStream | None:
-        if self._gates is None:
+        gates = self._offers.gates
+        if gates is None:
             return None
-        return self._gates.open_stream(self._token, self._scopes, lambda verdict: shut(denial_of(verdict)))
+        return gates.open_stream(self._token, self._scopes, lambda verdict: shut(denial_of(verdict)))
 
     def end(self, context: Any, denial: Denial) -> None:
         # An abort from another thread than the handler's would let the next message through, and reach the client

@@ -2,6 +2,7 @@
 
 from watchword.verifier.contract import (
     BlockingVerifier,
+    BoundCounter,
     ImmediateVerifier,
     OpenStream,
     StreamGates,
@@ -11,12 +12,15 @@ from watchword.verifier.contract import (
 from watchword.verifier.limits import CacheLimits
 from watchword.verifier.misses import MissLimits
 from watchword.verifier.status import Measurement, VerifierStatus
-from watchword.verifier.verdict import Active, Answer, Inactive, Insufficient, Position, Verdict
+from watchword.verifier.verdict import Active, Answer, Bindings, Bound, Inactive, Insufficient, Position, Verdict
 
 __all__ = [
     "Active",
     "Answer",
+    "Bindings",
     "BlockingVerifier",
+    "Bound",
+    "BoundCounter",
     "CacheLimits",
     "ImmediateVerifier",
     "Inactive",

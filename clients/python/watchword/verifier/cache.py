@@ -27,7 +27,8 @@ from watchword.verifier.gates import Gate, Gates, call_all
 from watchword.verifier.limits import CacheCounts, CacheLimits
 from watchword.verifier.lookup import Lookup
 from watchword.verifier.recent import RecentChanges
-from watchword.verifier.verdict import Active, Answer, Inactive, Insufficient
+from watchword.verifier.usage import Uses
+from watchword.verifier.verdict import Active, Answer, Bound, Inactive, Verdict
 
 _INACTIVE: Final = Inactive()
 _KEY_BYTES: Final = 16
@@ -62,6 +63,7 @@ class Cache:
         self._good: Final = GoodTokens(self.limits.entries_max, self.limits.bytes_max)
         self._bad: Final = BadTokens(self.limits.negative_entries_max)
         self._recent: Final = RecentChanges(self.limits.changes_kept_max)
+        self.uses: Final = Uses(self.limits.uses_max, clock, lambda: self._lock)
         self._under_way: Final[dict[bytes, Lookup]] = {}
         self._gates: Final = Gates()
         # Lookups and streams that ended and are still to be taken off, once somebody holds the lock anyway.
@@ -80,10 +82,14 @@ class Cache:
 
     # Decisions
 
-    def decide(self, token: str, required_scopes: tuple[str, ...] = ()) -> Active | Insufficient | Inactive | None:
+    def decide(
+        self, token: str, required_scopes: tuple[str, ...] = (), *, address: str | None = None, is_use: bool = True
+    ) -> Verdict | None:
         """What is known of `token` now, for a call that needs all `required_scopes`; None: the authority must be asked.
 
-        Never raises, whatever `token` is.
+        While uses are counted, a token's first use of a kind since the last report is None as well unless `address`
+        says where the call comes from, empty if that is not known. Nothing is counted unless it `is_use`. Never raises,
+        whatever `token` is.
         """
         if len(token) != self._length or not token.isascii():
             return None
@@ -94,18 +100,23 @@ class Cache:
             # tests/client/test_cache.py.
             if not self.lease.live(self._clock):
                 return None
-            return self._find(token[self._id_from : self._id_to], proof, required_scopes)
+            return self._find(token[self._id_from : self._id_to], proof, required_scopes, address, is_use)
 
     def _find(
-        self, token_id: str, proof: bytes, required_scopes: tuple[str, ...]
-    ) -> Active | Insufficient | Inactive | None:
+        self, token_id: str, proof: bytes, required_scopes: tuple[str, ...], address: str | None, is_use: bool
+    ) -> Verdict | None:
         now = self._clock.boottime()
         entry = self._good.get(token_id)
         if entry is not None and hmac.compare_digest(entry.proof, proof):
             if now < entry.ends_at:
+                verdict = entry.judge(required_scopes)
+                # A call with a bound token is counted once it is known whether it matches: Uses.count_bound.
+                counts = is_use and self.uses.is_counting and isinstance(verdict, Active)
+                if counts and not self.uses.count(entry, required_scopes, now, address):
+                    return None
                 entry.used = True
                 self.counts.hits += 1
-                return entry.judge(required_scopes)
+                return verdict
             self._good.remove(token_id)
         elif now < self._bad.get(proof, 0.0):
             self.counts.negative_hits += 1
@@ -202,9 +213,12 @@ class Cache:
             if entry is not None and hmac.compare_digest(entry.proof, lookup.proof):
                 self._good.remove(lookup.token_id)
             self._bad.put(lookup.proof, ends_at)
-        elif answer.verdict.identity.token_id == lookup.token_id:
-            # Changes name the id in the token: an entry under another one would never hear of them.
-            self.counts.evictions += self._good.put(answer.verdict.identity, lookup.proof, ends_at)
+            return
+        bindings = answer.verdict.bindings if isinstance(answer.verdict, Bound) else None
+        verdict = answer.verdict.verdict if isinstance(answer.verdict, Bound) else answer.verdict
+        # Changes name the id in the token: an entry under another one would never hear of them.
+        if verdict.identity.token_id == lookup.token_id:
+            self.counts.evictions += self._good.put(verdict.identity, lookup.proof, ends_at, bindings)
 
     # The stream
 
@@ -365,4 +379,5 @@ class Cache:
         self._recent.restart(0)
         self._endings.clear()
         self._under_way.clear()
+        self.uses.want(False)
         self._gates.clear()

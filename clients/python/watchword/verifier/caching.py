@@ -16,7 +16,8 @@ from watchword.verifier.limits import CacheLimits
 from watchword.verifier.misses import Misses, MissLimits
 from watchword.verifier.session import WatchSession
 from watchword.verifier.status import VerifierStatus
-from watchword.verifier.verdict import Answer, Inactive, Verdict
+from watchword.verifier.verdict import Active, Answer, Bound, Inactive, Verdict
+from watchword.verifier.wire import Question
 
 NAME_LENGTH_MAX: Final = 255
 LIBRARY: Final = "watchword-python"
@@ -57,6 +58,18 @@ class WatchedStream:
     def is_open(self) -> bool:
         """Whether it has not ended yet."""
         return self._shut is not None
+
+    @property
+    def question(self) -> Question:
+        """To judge it again, of which nobody's call is the occasion."""
+        return Question(self.token, self.required_scopes, is_recheck=True)
+
+    def judged(self, verdict: Verdict) -> None:
+        """What its token is now. Where the stream comes from has not changed since it was opened."""
+        if isinstance(verdict, Bound):
+            verdict = verdict.verdict
+        if not isinstance(verdict, Active):
+            self.end(verdict)
 
     def end(self, verdict: Verdict) -> None:
         """Shuts its gate, once."""
@@ -116,6 +129,24 @@ class Caching:
         cache = self._cache
         return None if cache is None else cache.decide(token, required_scopes)
 
+    def count_bound(self, bound: Bound, required_scopes: tuple[str, ...], address: str, *, is_admitted: bool) -> None:
+        """See BoundCounter. Of calls that the authority was asked about, it knows by itself that they were made."""
+        if self._cache is not None and (bound.is_remembered or not is_admitted):
+            token_id = bound.verdict.identity.token_id
+            self._cache.uses.count_bound(token_id, required_scopes, address, is_admitted=is_admitted)
+
+    def _first_use(self, token: str, required_scopes: tuple[str, ...], address: str) -> Verdict | None:
+        """As check_now, and also where a use has to be noted with the caller's address."""
+        cache = self._cache
+        if cache is None or not cache.uses.is_counting:
+            return None
+        return cache.decide(token, required_scopes, address=address)
+
+    def _look_again(self, stream: WatchedStream) -> Verdict | None:
+        """What is known of an open stream's token. That is no use of it."""
+        cache = self._cache
+        return None if cache is None else cache.decide(stream.token, stream.required_scopes, is_use=False)
+
     def open_stream(
         self, token: str, required_scopes: tuple[str, ...], shut: Callable[[Verdict], None]
     ) -> WatchedStream | _NotWatched:
@@ -167,6 +198,7 @@ class Caching:
             evictions=counts.evictions,
             flushes=counts.flushes,
             changes=counts.changes,
+            uses_dropped=cache.uses.dropped_count,
         )
 
     def _session(self, cache: Cache, clock: Clock) -> WatchSession:

@@ -9,6 +9,7 @@ from typing import Final
 import grpc
 
 from watchword.lease import LEASE_SECONDS_DEFAULT, Clock
+from watchword.network import address_of_peer
 from watchword.token import PREFIX_DEFAULT, MalformedTokenError, parse_token
 from watchword.verifier.caching import EYE_SECONDS, Caching, WatchedStream
 from watchword.verifier.contract import PeerName, VerifierUnavailableError
@@ -17,8 +18,9 @@ from watchword.verifier.limits import CacheLimits
 from watchword.verifier.lookup import Lookup
 from watchword.verifier.misses import MissLimits
 from watchword.verifier.remote_aio import RemoteVerifier
-from watchword.verifier.verdict import Active, Answer, Inactive, Verdict
+from watchword.verifier.verdict import Answer, Inactive, Verdict
 from watchword.verifier.watch_aio import Watch
+from watchword.verifier.wire import Question
 
 # Open streams that are judged again at a time.
 _RECHECKS_AT_A_TIME: Final = 64
@@ -106,25 +108,30 @@ class CachingVerifier(Caching):
             parse_token(token, self._prefix)
         except MalformedTokenError:
             return Inactive(malformed=True)
+        caller = None if peer is None else peer()
+        address = "" if caller is None else address_of_peer(caller)
+        known = self._first_use(token, required_scopes, address)
+        if known is not None:
+            return known
         self._start()
         if self._cache is not None and (lookup := self._cache.joinable(token)) is not None:
             joined = await self._join(lookup)
             if joined is not None and self._cache.joined_may_use(lookup, joined):
                 return judge(joined.verdict, required_scopes)
-        self._misses.take(peer)
-        return (await self._ask(token, required_scopes)).verdict
+        self._misses.take(caller)
+        return (await self._ask(Question(token, required_scopes, address))).verdict
 
-    async def _ask(self, token: str, required_scopes: tuple[str, ...]) -> Answer:
+    async def _ask(self, question: Question) -> Answer:
         """A lookup of one's own. Its answer may be used once, whatever has changed since it was read."""
         self._asked_count += 1
         cache = self._cache
         if cache is None:
-            return await self._remote.ask(token, required_scopes)
+            return await self._remote.ask(question)
         told: asyncio.Future[Answer | str | None] = asyncio.get_running_loop().create_future()
-        lookup = cache.begin(token, told)
+        lookup = cache.begin(question.token, told)
         outcome: Answer | str | None = None
         try:
-            answer = outcome = await self._remote.ask(token, required_scopes)
+            answer = outcome = await self._remote.ask(question)
             self._answered(answer)
             cache.finish(lookup, answer)
             return answer
@@ -167,12 +174,11 @@ class CachingVerifier(Caching):
     async def _judge_again(self, stream: WatchedStream) -> None:
         try:
             # Apart from the limits on misses, which are for calls; RECHECKS_MAX bounds these.
-            verdict = self.check_now(stream.token, stream.required_scopes)
+            verdict = self._look_again(stream)
             if verdict is None:
-                verdict = (await self._ask(stream.token, stream.required_scopes)).verdict
+                verdict = (await self._ask(stream.question)).verdict
         except VerifierUnavailableError:
             # No reason to end a stream that says nothing: its next message is judged anyway.
             self._recheck(stream)
         else:
-            if not isinstance(verdict, Active):
-                stream.end(verdict)
+            stream.judged(verdict)

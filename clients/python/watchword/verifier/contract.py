@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Protocol, TypeAlias, runtime_checkable
 
-from watchword.verifier.verdict import Verdict
+from watchword.verifier.verdict import Bound, Verdict
 
 PeerName: TypeAlias = Callable[[], str]
 """gRPC's `context.peer`, or the like. Asked only when it matters: it costs more than a cached check."""
@@ -34,7 +34,8 @@ class Verifier(Protocol):
     async def check(self, token: str, required_scopes: tuple[str, ...], *, peer: PeerName | None = None) -> Verdict:
         """Judges `token` as received, after the scheme, for a call that needs all `required_scopes` (no wildcards).
 
-        The decision is made after this was called, never earlier. `peer` names the caller's address, for limits.
+        The decision is made after this was called, never earlier. `peer` names the caller's address, for limits and to
+        tell where tokens are used. A bound token's verdict is Bound: whether the call matches is for the one who asks.
         Raises VerifierUnavailableError.
         """
         ...
@@ -53,7 +54,21 @@ class ImmediateVerifier(Protocol):
     """A verifier that may know the answer without waiting for anybody."""
 
     def check_now(self, token: str, required_scopes: tuple[str, ...]) -> Verdict | None:
-        """As Verifier.check where that takes no I/O, otherwise None. Never raises."""
+        """As Verifier.check where that takes no I/O, otherwise None. Never raises.
+
+        None does not mean that `check` will ask anybody: it may want to know where the call comes from.
+        """
+        ...
+
+
+@runtime_checkable
+class BoundCounter(Protocol):
+    """A verifier that wants to know what became of calls with bound tokens, which it does not judge itself."""
+
+    def count_bound(self, bound: Bound, required_scopes: tuple[str, ...], address: str, *, is_admitted: bool) -> None:
+        """To be called for each decision on a Bound verdict, with the caller's address, empty if it is not known. Never
+        raises.
+        """
         ...
 
 

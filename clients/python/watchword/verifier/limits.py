@@ -21,8 +21,12 @@ class CacheLimits:
     changes_kept_max: int = 100_000
     """Changes remembered to judge answers that were read before them."""
 
+    uses_max: int = 100_000
+    """Tokens of which it is remembered how they were used, until the authority is told."""
+
     def __post_init__(self) -> None:
-        if min(self.entries_max, self.negative_entries_max, self.bytes_max, self.changes_kept_max) < 1:
+        counts = (self.entries_max, self.negative_entries_max, self.bytes_max, self.changes_kept_max, self.uses_max)
+        if min(counts) < 1:
             raise ValueError("the limits of a cache must be at least 1")
         if not (self.age_seconds_max > 0 and 0 < self.negative_seconds_max <= 60):
             raise ValueError("ages must be positive, negative_seconds_max at most 60")

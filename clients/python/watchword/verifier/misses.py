@@ -11,7 +11,7 @@ from ipaddress import IPv6Address
 from typing import Final
 from urllib.parse import unquote
 
-from watchword.verifier.contract import PeerName, VerifierUnavailableError
+from watchword.verifier.contract import VerifierUnavailableError
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +19,8 @@ class MissLimits:
     """Bounds on the checks that a cache cannot answer. Each allows a burst of one second's worth.
 
     A service that starts cold meets each of its callers' tokens once: 2,000 a second fills a cache of 100,000 in under
-    a minute, and is a fraction of what one replica answers. Callers behind one proxy share a peer: raise
-    `per_peer_per_second_max` there.
+    a minute, and is a fraction of what one replica answers. Callers behind one proxy share a peer, unless the
+    interceptor knows it as one of its `trusted_proxies`: raise `per_peer_per_second_max` there.
     """
 
     per_second_max: float = 2_000.0
@@ -61,9 +61,11 @@ class Misses:
         self.limited_count = 0
         """How many were refused since the beginning."""
 
-    def take(self, peer: PeerName | None = None) -> None:
-        """Counts one miss of `peer` (gRPC's `context.peer`). Raises VerifierUnavailableError (`MISSES_LIMITED`)."""
-        host = None if peer is None else _host(peer())
+    def take(self, peer: str | None = None) -> None:
+        """Counts one miss of `peer` (what gRPC's `context.peer` gives). Raises VerifierUnavailableError
+        (`MISSES_LIMITED`).
+        """
+        host = None if peer is None else _host(peer)
         with self._lock:
             now = self._clock()
             # A peer beyond its own limit takes nothing from the others.

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import grpc
 
+from watchword.network import address_of_peer
 from watchword.token import PREFIX_DEFAULT, MalformedTokenError, check_prefix, parse_token
 from watchword.v1.token_service_pb2 import BatchValidateResponse
 from watchword.v1.token_service_pb2_grpc import TokenServiceStub
 from watchword.verifier.contract import PeerName, VerifierUnavailableError
 from watchword.verifier.outage import Outage
 from watchword.verifier.verdict import Answer, Inactive, Verdict
-from watchword.verifier.wire import BATCH_SIZE_LIMIT, batch_answers, batch_request, is_too_large, unavailable
+from watchword.verifier.wire import BATCH_SIZE_LIMIT, Question, batch_answers, batch_request, is_too_large, unavailable
 
 
 @dataclass(slots=True)
 class _Ask:
-    token: str = field(repr=False)
-    required_scopes: tuple[str, ...]
+    question: Question
     answer: asyncio.Future[Answer]
 
 
@@ -72,16 +72,17 @@ class RemoteVerifier:
             parse_token(token, self._prefix)
         except MalformedTokenError:
             return Inactive(malformed=True)
-        return (await self.ask(token, required_scopes)).verdict
+        address = "" if peer is None else address_of_peer(peer())
+        return (await self.ask(Question(token, required_scopes, address))).verdict
 
-    async def ask(self, token: str, required_scopes: tuple[str, ...]) -> Answer:
-        """As check, for a well-formed token, with what a cache needs. Raises VerifierUnavailableError."""
+    async def ask(self, question: Question) -> Answer:
+        """As check, about a well-formed token, with what a cache needs. Raises VerifierUnavailableError."""
         if self._closed:
             raise VerifierUnavailableError("CLOSED")
         if len(self._waiting) >= self._queue_size_max:
             raise VerifierUnavailableError("QUEUE_FULL")
         loop = asyncio.get_running_loop()
-        ask = _Ask(token, required_scopes, loop.create_future())
+        ask = _Ask(question, loop.create_future())
         self._waiting.append(ask)
         self._gather(loop)
         try:
@@ -129,7 +130,7 @@ class RemoteVerifier:
     async def _call(self, batch: list[_Ask]) -> None:
         try:
             response: BatchValidateResponse = await self._stub.BatchValidate(
-                batch_request((ask.token, ask.required_scopes) for ask in batch), timeout=self._timeout_seconds
+                batch_request(ask.question for ask in batch), timeout=self._timeout_seconds
             )
             answers = batch_answers(response, len(batch))
         except grpc.RpcError as error:

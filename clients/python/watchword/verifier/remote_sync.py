@@ -5,25 +5,25 @@ from __future__ import annotations
 import threading
 from collections import deque
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 import grpc
 
+from watchword.network import address_of_peer
 from watchword.token import PREFIX_DEFAULT, MalformedTokenError, check_prefix, parse_token
 from watchword.v1.token_service_pb2 import BatchValidateResponse
 from watchword.v1.token_service_pb2_grpc import TokenServiceStub
 from watchword.verifier.contract import PeerName, VerifierUnavailableError
 from watchword.verifier.outage import Outage
 from watchword.verifier.verdict import Answer, Inactive, Verdict
-from watchword.verifier.wire import BATCH_SIZE_LIMIT, batch_answers, batch_request, is_too_large, unavailable
+from watchword.verifier.wire import BATCH_SIZE_LIMIT, Question, batch_answers, batch_request, is_too_large, unavailable
 
 
 @dataclass(slots=True)
 class _Ask:
-    token: str = field(repr=False)
-    required_scopes: tuple[str, ...]
+    question: Question
     answer: Future[Answer]
 
 
@@ -74,11 +74,12 @@ class RemoteVerifier:
             parse_token(token, self._prefix)
         except MalformedTokenError:
             return Inactive(malformed=True)
-        return self.ask(token, required_scopes).verdict
+        address = "" if peer is None else address_of_peer(peer())
+        return self.ask(Question(token, required_scopes, address)).verdict
 
-    def ask(self, token: str, required_scopes: tuple[str, ...]) -> Answer:
-        """As check, for a well-formed token, with what a cache needs. Raises VerifierUnavailableError."""
-        ask = _Ask(token, required_scopes, Future())
+    def ask(self, question: Question) -> Answer:
+        """As check, about a well-formed token, with what a cache needs. Raises VerifierUnavailableError."""
+        ask = _Ask(question, Future())
         with self._lock:
             if self._closed:
                 raise VerifierUnavailableError("CLOSED")
@@ -120,7 +121,7 @@ class RemoteVerifier:
         while batch:
             try:
                 call = self._stub.BatchValidate.future(
-                    batch_request((ask.token, ask.required_scopes) for ask in batch), timeout=self._timeout_seconds
+                    batch_request(ask.question for ask in batch), timeout=self._timeout_seconds
                 )
             except Exception:  # a closed channel, a token source that fails: whoever waits must hear of it
                 self._refuse(batch, VerifierUnavailableError("UNKNOWN"))

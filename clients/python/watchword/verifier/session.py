@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import random
 import threading
 from collections.abc import Sequence
 from typing import Final
@@ -10,16 +12,29 @@ from uuid import UUID
 from google.protobuf.duration_pb2 import Duration
 
 from watchword.lease import Clock, Instant, instant
-from watchword.token import format_token_id
+from watchword.scope import is_scope
+from watchword.token import format_token_id, parse_token_id
 from watchword.v1 import token_service_pb2
 from watchword.v1 import verifier_service_pb2 as pb
 from watchword.verifier.cache import Cache
+from watchword.verifier.usage import Used
 
 # Renewals without an answer. The answer to an older one is no longer of use.
 _PENDING_MAX: Final = 64
 # What a server says is bounded: renewing without a pause would take the service's own time, and renewing once a year
 # would hide that nobody is there.
 _RENEW_EVERY_SECONDS_MIN: Final = 0.1
+_USAGE_EVERY_SECONDS_MIN: Final = 0.1
+_USAGE_EVERY_SECONDS_MAX: Final = 86_400.0
+# The service's own limits for one report.
+_USES_MAX: Final = 1_000
+_SCOPES_MAX: Final = 64
+# When to report, in parts of the interval: first anywhere in it, so that verifiers that were welcomed together do not
+# report together, and then a little before it is over. What did not fit follows sooner, and yet so that no interval,
+# wherever it is counted from, sees more than three reports and a last one: from five on they are refused.
+_FIRST_REPORT: Final = (0.05, 0.9)
+_NEXT_REPORT: Final = (0.8, 0.9)
+_FURTHER_REPORT: Final = (0.4, 0.45)
 _NANOS: Final = 1_000_000_000
 
 
@@ -56,6 +71,9 @@ class WatchSession:
         """The replica goes away: send `release`, and watch elsewhere."""
         self.renew_every_seconds = 0.0
         """How often to renew. Known after the welcome."""
+        self.report_in_seconds = math.inf
+        """When to report what was admitted from memory, counted from the welcome or the last report."""
+        self._usage_every_seconds = math.inf
 
     def hello(self) -> pb.WatchRequest:
         """The first message."""
@@ -90,6 +108,15 @@ class WatchSession:
             self._leaving = True
             self._cache.lapse()
         return pb.WatchRequest(release=pb.Release())
+
+    def report(self) -> pb.WatchRequest | None:
+        """What was admitted from memory and not told before, to be sent at once; None if there is nothing."""
+        uses = self._cache.uses.take(_USES_MAX) if self._usage_every_seconds < math.inf else ()
+        self._report_in(_FURTHER_REPORT if len(uses) == _USES_MAX else _NEXT_REPORT)
+        if not uses:
+            return None
+        now = self._clock.boottime()
+        return pb.WatchRequest(usage=pb.UsageReport(uses=[_use(used, now) for used in uses]))
 
     def receive(self, message: pb.WatchResponse) -> Sequence[pb.WatchRequest]:
         """Takes one message in; what to send in return. Raises WatchProtocolError."""
@@ -128,8 +155,20 @@ class WatchSession:
         longest = max(_RENEW_EVERY_SECONDS_MIN, self._lease_seconds)
         self.renew_every_seconds = min(max(renew_every_seconds, _RENEW_EVERY_SECONDS_MIN), longest)
         self._welcomed = True
+        self._count_uses(welcome)
         # Also when it was forked or reset since the hello: what was said then no longer stands.
         self.attached = (self._epoch, welcome.position.number) == self._resume_from == self._now()
+
+    def _count_uses(self, welcome: pb.Welcome) -> None:
+        every_seconds = _seconds(welcome.usage_every)
+        # An authority that is older than this library takes no reports, and says nothing of them.
+        if every_seconds > 0:
+            self._usage_every_seconds = min(max(every_seconds, _USAGE_EVERY_SECONDS_MIN), _USAGE_EVERY_SECONDS_MAX)
+        self._cache.uses.want(every_seconds > 0)
+        self._report_in(_FIRST_REPORT)
+
+    def _report_in(self, parts: tuple[float, float]) -> None:
+        self.report_in_seconds = self._usage_every_seconds * random.uniform(*parts)  # noqa: S311  # no secret
 
     def _reset(self, reset: pb.Reset) -> None:
         self._epoch = _epoch(reset.position)
@@ -184,6 +223,19 @@ def _epoch(position: token_service_pb2.Position) -> bytes:
 
 def _position(epoch: bytes, number: int) -> token_service_pb2.Position:
     return token_service_pb2.Position(epoch=epoch, number=number)
+
+
+def _use(used: Used, now: float) -> pb.Use:
+    return pb.Use(
+        token_id=parse_token_id(used.token_id).bytes,
+        use_count=used.count,
+        ago=_duration(max(0.0, now - used.last_at)) if used.count else None,
+        address=used.address,
+        # One that the service knows no such scope by would cost the stream.
+        scopes=sorted(filter(is_scope, used.scopes))[:_SCOPES_MAX],
+        refused_count=used.refused_count,
+        refused_address=used.refused_address,
+    )
 
 
 def _duration(seconds: float) -> Duration:

@@ -52,6 +52,8 @@ class VerifierStatus:
     flushes: int = 0
     changes: int = 0
     """Revocations heard of."""
+    uses_dropped: int = 0
+    """Checks answered from memory that the authority will not hear of: too many tokens waited to be reported."""
 
     def measurements(self) -> Iterator[Measurement]:
         """The numbers, to hand on to a metrics system when it asks; checks pay nothing for them. For Prometheus:
@@ -86,4 +88,5 @@ _MEASURED: Final[tuple[tuple[str, Literal["counter", "gauge"], str], ...]] = (
     ("evictions", "counter", "Entries dropped because the cache was full."),
     ("flushes", "counter", "Times that everything was forgotten."),
     ("changes", "counter", "Revocations heard of."),
+    ("uses_dropped", "counter", "Checks answered from memory that were not counted for want of room."),
 )

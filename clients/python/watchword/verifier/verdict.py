@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hmac
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 from watchword.identity import Identity
+from watchword.network import Networks
 
 
 class _NotATruth:
@@ -41,7 +43,38 @@ class Inactive(_NotATruth):
     """It is no token at all, by its shape and checksum, which anybody can compute: this much may be told."""
 
 
-Verdict = Active | Insufficient | Inactive
+@dataclass(frozen=True, slots=True)
+class Bindings:
+    """What calls with a token have to match: all that is given."""
+
+    allowed_networks: Networks = field(default_factory=Networks)
+    """One of them has to hold the caller's address; empty: from anywhere."""
+    certificate_sha256: bytes = b""
+    """Of the certificate that the caller's connection was made with; empty: any or none."""
+
+    def match(self, address: str, certificate_sha256: bytes) -> bool:
+        """Whether a call from `address` over a connection with that client certificate matches. What is not known is
+        empty, and matches nothing that is asked for.
+        """
+        return (not self.allowed_networks or self.allowed_networks.hold(address)) and (
+            not self.certificate_sha256 or hmac.compare_digest(self.certificate_sha256, certificate_sha256)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Bound(_NotATruth):
+    """The token is bound: `verdict` holds for calls that match, for all others it is inactive.
+
+    Not an Active, so that whoever knows nothing of bindings admits nobody. The interceptors know.
+    """
+
+    bindings: Bindings
+    verdict: Active | Insufficient
+    is_remembered: bool = field(default=False, compare=False)
+    """It comes from a cache: the authority has not counted this use of the token."""
+
+
+Verdict = Active | Insufficient | Inactive | Bound
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final, TypeAlias
 
@@ -139,7 +140,11 @@ class _Stream:
             return MOVED if session.moved else SILENT
 
     def leave(self) -> None:
-        """Releases the lease; the stream then ends."""
+        """Tells what there is to tell, and releases the lease; the stream then ends."""
+        # A replica that goes away may have no time for it: the next one is told.
+        report = None if self._session.moved else self._session.report()
+        if report is not None:
+            self._outbox.put_nowait(report)
         self._outbox.put_nowait(self._session.release())
         self._outbox.put_nowait(None)
 
@@ -151,16 +156,26 @@ class _Stream:
     async def _requests(self) -> AsyncIterator[pb.WatchRequest]:
         session, loop = self._session, asyncio.get_running_loop()
         renew_at = loop.time()
+        report_at = math.inf
         while True:
             message: pb.WatchRequest | None
             try:
                 # Also while messages keep coming: a renewal is not put off.
-                async with asyncio.timeout_at(renew_at if session.attached and not session.moved else None):
+                due_at = min(renew_at, report_at) if session.attached and not session.moved else None
+                async with asyncio.timeout_at(due_at):
                     message = await self._outbox.get()
             except TimeoutError:
-                message = session.renew()
+                if loop.time() >= renew_at:
+                    message = session.renew()
+                else:
+                    message = session.report()
+                    report_at = loop.time() + session.report_in_seconds
+                    if message is None:
+                        continue
             if message is None:
                 return
             if message.HasField("renew"):
                 renew_at = loop.time() + session.renew_every_seconds
+                if report_at == math.inf:
+                    report_at = loop.time() + session.report_in_seconds
             yield message

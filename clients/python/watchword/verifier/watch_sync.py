@@ -118,6 +118,7 @@ class _Stream:
         """Renews at its time until the stream ends; why it ended. Raises as gRPC does, and WatchProtocolError."""
         self._reader.start()
         renewed_at: float | None = None
+        report_at: float | None = None
         with self._changed:
             while not self._ended:
                 now = time.monotonic()
@@ -129,14 +130,25 @@ class _Stream:
                     if renewed_at is None or now >= renewed_at + self._session.renew_every_seconds:
                         renewed_at = now
                         self._outbox.put(self._session.renew())
-                    until = min(until, renewed_at + self._session.renew_every_seconds)
+                    if report_at is None:
+                        report_at = now + self._session.report_in_seconds
+                    elif now >= report_at:
+                        report = self._session.report()
+                        if report is not None:
+                            self._outbox.put(report)
+                        report_at = now + self._session.report_in_seconds
+                    until = min(until, renewed_at + self._session.renew_every_seconds, report_at)
                 self._changed.wait(max(0.0, until - now))
         if self._error is not None:
             raise self._error
         return ENDED if self._moved_at is None else MOVED
 
     def leave(self) -> None:
-        """Releases the lease; the stream then ends."""
+        """Tells what there is to tell, and releases the lease; the stream then ends."""
+        # A replica that goes away may have no time for it: the next one is told.
+        report = None if self._session.moved else self._session.report()
+        if report is not None:
+            self._outbox.put(report)
         self._outbox.put(self._session.release())
         self._outbox.put(None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
 
@@ -10,19 +11,42 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 
 from watchword.identity import Identity
+from watchword.network import NetworkError, Networks
 from watchword.v1 import token_service_pb2 as pb
 from watchword.verifier.contract import VerifierUnavailableError
-from watchword.verifier.verdict import Active, Answer, Inactive, Insufficient, Position, Verdict
+from watchword.verifier.verdict import Active, Answer, Bindings, Bound, Inactive, Insufficient, Position, Verdict
 
 # The service's own limit for one BatchValidate.
 BATCH_SIZE_LIMIT: Final = 1_000
 _NANOS: Final = 1_000_000_000
 
 
-def batch_request(asks: Iterable[tuple[str, tuple[str, ...]]]) -> pb.BatchValidateRequest:
-    """The request for pairs of (token, required scopes)."""
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked about a token."""
+
+    token: str = field(repr=False)
+    required_scopes: tuple[str, ...]
+    address: str = ""
+    """Where the call comes from; empty if that is not known."""
+    is_recheck: bool = False
+    """There is no call: the token of an open stream is looked at again."""
+
+
+def batch_request(questions: Iterable[Question]) -> pb.BatchValidateRequest:
+    """The request for them all."""
     return pb.BatchValidateRequest(
-        requests=[pb.ValidateRequest(token=token, required_scopes=scopes) for token, scopes in asks]
+        requests=[
+            pb.ValidateRequest(
+                token=question.token,
+                required_scopes=question.required_scopes,
+                client_ip=question.address,
+                # Whoever takes these answers sees a Bound where there is something to compare.
+                enforces_bindings=True,
+                recheck=question.is_recheck,
+            )
+            for question in questions
+        ]
     )
 
 
@@ -56,11 +80,12 @@ def _answer(response: pb.ValidateResponse) -> Answer:
     remaining_seconds = 0.0
     which = response.WhichOneof("verdict")
     if which == "active":
-        verdict = Active(_identity(response.active))
+        verdict = _bound(response.active, Active(_identity(response.active)))
         remaining_seconds = _seconds(response.active.remaining)
     elif which == "insufficient":
-        verdict = Insufficient(_identity(response.insufficient.token), tuple(response.insufficient.missing_scopes))
-        remaining_seconds = _seconds(response.insufficient.token.remaining)
+        token = response.insufficient.token
+        verdict = _bound(token, Insufficient(_identity(token), tuple(response.insufficient.missing_scopes)))
+        remaining_seconds = _seconds(token.remaining)
     elif which == "inactive":
         verdict = Inactive()
     else:
@@ -71,6 +96,16 @@ def _answer(response: pb.ValidateResponse) -> Answer:
         _seconds(response.cacheable_for),
         remaining_seconds,
     )
+
+
+def _bound(token: pb.ActiveToken, verdict: Active | Insufficient) -> Verdict:
+    if not token.HasField("bindings"):
+        return verdict
+    try:
+        networks = Networks(token.bindings.allowed_networks)
+    except NetworkError:
+        raise VerifierUnavailableError("ANSWER_INVALID") from None
+    return Bound(Bindings(networks, token.bindings.certificate_sha256), verdict)
 
 
 def _identity(token: pb.ActiveToken) -> Identity:
