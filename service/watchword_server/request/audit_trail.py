@@ -100,15 +100,19 @@ class AuditTrail:
         failing = False
         while True:
             await asyncio.sleep(_RETRY_SECONDS if failing else FLUSH_SECONDS)
-            if self._clock() >= self._window_ends_at:
-                self.end_window()
             try:
-                await self.flush()
+                await self.beat()
                 failing = False
             except StoreError as error:
                 if not failing:
                     _log.warning("audit events put off: %s", type(error.__cause__ or error).__name__)
                 failing = True
+
+    async def beat(self) -> None:
+        """Ends the window if it is time to, and writes. Raises what `flush` raises."""
+        if self._clock() >= self._window_ends_at:
+            self.end_window()
+        await self.flush()
 
     def end_window(self) -> None:
         """Says of each caller how much more was denied, and lets it write again."""

@@ -42,7 +42,7 @@ class Lateness:
         now = self._clock()
         self._late = now > self.due_at and self._busy_clock() - self._busy_until_turn > LATE_SECONDS
         self._busy_until_turn = self._busy_clock()
-        self.due_at = now if self._late else now + TURN_SECONDS + LATE_SECONDS
+        self.due_at = -math.inf if self._late else now + TURN_SECONDS + LATE_SECONDS
 
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:
