@@ -18,6 +18,7 @@ import uvloop
 from watchword.lease import SystemClock
 from watchword.network import TrustedProxies
 from watchword_server.admin import AdministratorExistsError, make_administrator
+from watchword_server.answer.alarms import Alarms
 from watchword_server.answer.block import Blocking
 from watchword_server.answer.narrow import Narrower
 from watchword_server.answer.propagate import Propagating
@@ -49,6 +50,7 @@ from watchword_server.request.token_service import TokenService
 from watchword_server.request.verifier_service import PATH, VerifierService
 from watchword_server.rules.verdicts import Reason
 from watchword_server.settings import Settings
+from watchword_server.usage_keeper import UsageKeeper
 from watchword_server.transport.drain import STREAMS_END_SECONDS_MAX, StopRequest, drain
 from watchword_server.transport.handlers import Handlers, health_handlers, reflection_handlers
 from watchword_server.transport.health import SERVICE_NAME as HEALTH_SERVICE
@@ -116,12 +118,21 @@ async def serve(
         permits = Permits(settings.concurrent_calls_max, lateness, count_shed=metrics.calls_shed.add)
         trail = AuditTrail(parts.store.record_events, count_dropped=metrics.count_dropped_events)
         proxies = TrustedProxies(settings.trusted_proxies)
-        surroundings = Surroundings(own.store, parts.keyring, permits, settings.token_prefix, trail, proxies)
-        usage = UsageBuffer(clock.boottime)
-        watches = verifier_service(
-            own, settings, surroundings, clock, metrics, reported=lambda admitted, refused: usage.add(admitted)
+        uses = UsageBuffer(clock.boottime)
+        metrics.usage_state = lambda: (uses.counted, uses.dropped, len(uses))
+        alarms = Alarms(trail.add, count=metrics.alarms.add, clock=clock.boottime)
+        keeper = UsageKeeper(
+            uses,
+            alarms,
+            parts.database,
+            metrics,
+            interval_seconds=settings.usage_interval_seconds,
+            slack=timedelta(seconds=settings.usage_slack_seconds),
+            clock=clock.boottime,
         )
-        services = _handlers(parts, own, surroundings, watches, metrics, traces)
+        surroundings = Surroundings(own.store, parts.keyring, permits, settings.token_prefix, trail, proxies)
+        watches = verifier_service(own, settings, surroundings, clock, metrics, reported=keeper.reported)
+        services = _handlers(parts, own, surroundings, watches, metrics, traces, uses, alarms)
         health = HealthService(services)
         bound = _bind(settings, services, health, share_port=share_port)
         # Nothing is answered before the first join. That may wait, as every write, for as long as a standby is away.
@@ -129,6 +140,7 @@ async def serve(
             _log.warning("stopped before it served: it could not join the other servers")
             return
         await stack.enter_async_context(trail.running())
+        await stack.enter_async_context(keeper.running())
         await stack.enter_async_context(lateness.watched())
         await stack.enter_async_context(background(parts, own, metrics, health))
         _settle_memory()
@@ -182,6 +194,8 @@ def _handlers(
     watches: VerifierService,
     metrics: Metrics,
     traces: Traces | None,
+    uses: UsageBuffer,
+    alarms: Alarms,
 ) -> Handlers:
     """Watchword's own services, each method wrapped in the way of a call."""
     labels = {id(reason): reason.value for reason in Reason}
@@ -208,7 +222,13 @@ def _handlers(
         grace_max=timedelta(seconds=settings.rotation_grace_seconds_max),
     )
     services = (
-        TokenService(digests=parts.keyring, count_verdict=count_verdict, failures=failures),
+        TokenService(
+            digests=parts.keyring,
+            count_verdict=count_verdict,
+            count_use=uses.count,
+            rotated_presented=alarms.rotated_presented,
+            failures=failures,
+        ),
         TokenLifecycle(
             store=parts.store,
             issuing=parts.issuing,

@@ -19,12 +19,14 @@ from watchword_server.store.administrators import ENDS_SOON, last_administrator_
 from watchword_server.store.contract import StoreError
 from watchword_server.store.housekeeping import forget, keep_house
 from watchword_server.store.purge import Retention, purge
+from watchword_server.store.silent import end_silent
 from watchword_server.transport.health import HealthService
 from watchword_server.transport.tls import certificate_ends_at
 
 _PROBE_SECONDS: Final = 1.0
 _HOUSEKEEPING_SECONDS: Final = 3600.0
 _FORGETTING_SECONDS: Final = 60.0
+_SILENCE_CHECK_SECONDS: Final = 60.0
 _ADMINISTRATOR_CHECK_SECONDS: Final = 300.0
 _CERTIFICATE_CHECK_SECONDS: Final = 60.0
 
@@ -62,6 +64,9 @@ async def background(parts: Parts, own: ReplicaParts, metrics: Metrics, health: 
         )
         metrics.housekept_at = time.time()
 
+    async def silent_rotations() -> None:
+        await _end_silent(parts, metrics)
+
     async def forgetting() -> None:
         await forget(parts.database, changes_kept_seconds=parts.settings.changes_kept_seconds)
 
@@ -69,11 +74,7 @@ async def background(parts: Parts, own: ReplicaParts, metrics: Metrics, health: 
         await _watch_certificate(parts.settings, metrics)
 
     async def administrators() -> None:
-        ends_at, now = await last_administrator_ends_at(parts.database)
-        left = timedelta() if ends_at is None else ends_at - now
-        metrics.administrator_seconds_left = left.total_seconds()
-        if left <= ENDS_SOON:
-            _log.warning("the last administrator's token ends in %d days: issue another before that", left.days)
+        await _watch_administrators(parts, metrics)
 
     health.set_serving(await probe())
     tasks = [
@@ -81,6 +82,7 @@ async def background(parts: Parts, own: ReplicaParts, metrics: Metrics, health: 
         asyncio.create_task(_every(_PROBE_SECONDS, own.measure)),
         asyncio.create_task(_every(_HOUSEKEEPING_SECONDS, house)),
         asyncio.create_task(_every(_FORGETTING_SECONDS, forgetting)),
+        asyncio.create_task(_every(_SILENCE_CHECK_SECONDS, silent_rotations)),
         asyncio.create_task(_every(_ADMINISTRATOR_CHECK_SECONDS, administrators)),
         asyncio.create_task(_every(_CERTIFICATE_CHECK_SECONDS, certificate)),
     ]
@@ -114,6 +116,24 @@ async def _purge(parts: Parts, metrics: Metrics) -> None:
     for name in done.by_hand:
         _log.warning("%s is past its retention, and was not made by a server: drop it by hand", name)
     metrics.purge_overdue_seconds = done.overdue.total_seconds()
+
+
+async def _watch_administrators(parts: Parts, metrics: Metrics) -> None:
+    ends_at, now = await last_administrator_ends_at(parts.database)
+    left = timedelta() if ends_at is None else ends_at - now
+    metrics.administrator_seconds_left = left.total_seconds()
+    if left <= ENDS_SOON:
+        _log.warning("the last administrator's token ends in %d days: issue another before that", left.days)
+
+
+async def _end_silent(parts: Parts, metrics: Metrics) -> None:
+    settings = parts.settings
+    if settings.rotation_silence_seconds:
+        metrics.rotations_ended += await end_silent(
+            parts.database,
+            silence=timedelta(seconds=settings.rotation_silence_seconds),
+            slack=timedelta(seconds=settings.usage_slack_seconds),
+        )
 
 
 async def _watch_certificate(settings: Settings, metrics: Metrics) -> None:

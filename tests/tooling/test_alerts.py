@@ -41,6 +41,9 @@ def measured() -> dict[str, dict[str, set[str]]]:
     metrics.method("/watchword.v1.TokenService/Validate").finished(0, 0.001)
     metrics.verdicts.add("secret_mismatch")
     metrics.statements.add("read")
+    for alarm in ("rotated_token_presented", "bound_token_refused", "new_network"):
+        metrics.alarms.add(alarm)
+    metrics.usage_state = lambda: (1, 0, 1)
     metrics.pool_state = lambda: (1, 1, 1)
     metrics.purge_overdue_seconds = 1.0
     metrics.administrator_seconds_left = metrics.certificate_seconds_left = metrics.housekept_at = 1.0
@@ -82,7 +85,8 @@ def test_rule_says_how_bad_it_is_and_what_to_do(rule: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "subject", ["Down", "Database", "Errors", "Slow", "Administrator", "Certificate", "Partitions", "Purge"]
+    "subject",
+    ["Down", "Database", "Errors", "Slow", "Administrator", "Certificate", "Partitions", "Purge", "Misused", "Usage"],
 )
 def test_what_must_not_go_unnoticed_has_a_rule(subject: str) -> None:
     assert [rule for rule in RULES if subject in rule["alert"]]

@@ -103,6 +103,10 @@ class UsageBuffer:
             self.counted -= use.count
             self._uses.move_to_end(key, last=False)
 
+    def drop(self, uses: Sequence[Use]) -> None:
+        """What was taken and can never be stored."""
+        self.dropped += sum(use.count for use in uses)
+
     def _merge(self, use: Use, used_at: float) -> None:
         key = (use.token_id, use.service)
         uses = self._uses.get(key)

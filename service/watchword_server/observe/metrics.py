@@ -141,6 +141,14 @@ class Metrics:
         """Events of denied and of reading calls that were lost."""
         self.usage_reports = Tally()
         """Verifiers' reports of what they admitted from memory: `received` or `refused`."""
+        self.usage_state: Callable[[], tuple[int, int, int]] | None = None
+        """Answers how many uses of tokens came in, how many of them were dropped, and how many rows wait."""
+        self.usage_rows = 0
+        """Rows written about tokens' use."""
+        self.rotations_ended = 0
+        """Rotated tokens that this server found silent and ended."""
+        self.alarms = Tally()
+        """What somebody should look at, by kind."""
         self._version = version
         self._methods: dict[str, MethodMeter] = {}
         self.registry.register(_Families(self))
@@ -168,6 +176,7 @@ class Metrics:
         yield sizes
         yield from self._database()
         yield from self._replica()
+        yield from self._usage()
         yield GaugeMetricFamily(
             "watchword_administrator_remaining_seconds",
             "Until the last live administrator's token ends; nobody can issue one afterwards without a bootstrap.",
@@ -224,6 +233,24 @@ class Metrics:
             "Events of denied and of reading calls that were lost.",
             value=self.audit_events_dropped,
         )
+
+    def _usage(self) -> Iterator[Metric]:
+        yield _counter("watchword_alarms", "Tokens that turned up where they should not.", "alarm", self.alarms)
+        yield _counter(
+            "watchword_usage_reports", "Verifiers' reports of tokens' use, by result.", "result", self.usage_reports
+        )
+        yield CounterMetricFamily("watchword_usage_rows", "Rows written about tokens' use.", value=self.usage_rows)
+        yield CounterMetricFamily(
+            "watchword_rotations_ended", "Rotated tokens that were silent and ended early.", value=self.rotations_ended
+        )
+        if self.usage_state is None:
+            return
+        counted, dropped, waiting = self.usage_state()
+        yield CounterMetricFamily("watchword_uses", "Uses of tokens that were counted.", value=counted)
+        yield CounterMetricFamily(
+            "watchword_uses_dropped", "Uses that were never stored, for want of room.", value=dropped
+        )
+        yield GaugeMetricFamily("watchword_usage_waiting", "Rows about tokens' use not written yet.", value=waiting)
 
     def _replica(self) -> Iterator[Metric]:
         seconds = HistogramMetricFamily(

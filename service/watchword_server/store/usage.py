@@ -16,6 +16,7 @@ from watchword_server.store.recording import record
 
 # In the background, and done again if it fails: a commit that is given up and was done after all counts twice.
 _STATEMENT_SECONDS_MAX: Final = 10.0
+NEW_NETWORK: Final = "new_network"
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _UNIX_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -86,6 +87,21 @@ def _new_networks(rows: Sequence[Any]) -> list[Event]:
     for row in rows:
         if row["new_network"] is not None:
             details = {"network": row["new_network"], "service": row["service"]}
-            event = Event("new_network", Actor(row["service"], None, row["address"]), row["token_id"], details)
+            event = Event(NEW_NETWORK, Actor(row["service"], None, row["address"]), row["token_id"], details)
             events.setdefault((row["token_id"], row["new_network"]), event)
     return list(events.values())
+
+
+async def meant(database: Database, uses: Sequence[Use]) -> Sequence[Use]:
+    """Those of tokens that are there and meant for the service. Raises StoreError."""
+    if not uses:
+        return ()
+    async with database.connection() as connection:
+        rows = await connection.fetch(
+            query("usage_meant"),
+            [use.token_id for use in uses],
+            [use.service for use in uses],
+            range(len(uses)),
+            timeout=_STATEMENT_SECONDS_MAX,
+        )
+    return [uses[row["number"]] for row in rows]

@@ -1,0 +1,11 @@
+-- Which of these tokens exist and name the service as an audience.
+select given.number
+from unnest($1::uuid [], $2::text [], $3::bigint []) as given (token_id, service, number)
+inner join tokens on given.token_id = tokens.id
+where
+  tokens.id = any ($1::uuid [])
+  and (
+    given.service = any (tokens.audiences)
+    or (given.service <> 'watchword' and '*' = any (tokens.audiences))
+  )
+order by given.number
