@@ -13,8 +13,10 @@ import pytest
 
 from tests.store.support import DAYS, TTL_MAX, new_token
 from watchword_server.store.database import Connection, Database, query
+from watchword_server.store.event_contract import EventQuery
 from watchword_server.store.issues import _columns
-from watchword_server.store.partitions import ensure_partitions
+from watchword_server.store.partitions import Partition, ensure_partitions
+from watchword_server.store.recording import arguments
 
 # Postgres considers a generic plan from the sixth execution on.
 EXECUTIONS = 8
@@ -105,3 +107,29 @@ async def test_storing_uses_opens_only_the_partitions_of_those_ids(many_partitio
     assert len(await scanned(connection, query("usage_slide"), (ids, [datetime.now(UTC)] * 2, 0.0))) == 2
     assert len(await scanned(connection, query("usage"), (ids,), table="token_usage")) == 2
     await connection.close()
+
+
+async def test_events_since_an_instant_open_no_older_partition(database: Database) -> None:
+    """Whoever follows the log asks for the last minutes all day long."""
+    now = datetime.now(UTC)
+    queries = {
+        "all of it": EventQuery(),
+        "the last minutes": EventQuery(since=now - timedelta(minutes=10)),
+        "what was denied": EventQuery(since=now - timedelta(minutes=10), denied_only=True),
+        "some weeks": EventQuery(since=now - timedelta(days=45)),
+    }
+    async with database.connection() as connection:
+        for days in range(400, 60, -DAYS):
+            begins_at = now - timedelta(days=days)
+            made = Partition("audit_events", begins_at, begins_at + timedelta(days=DAYS))
+            await connection.fetchval(
+                "select ensure_partition($1, $2, $3, $4)", made.parent, made.name, made.lower_bound, made.upper_bound
+            )
+        opened = {
+            what: await scanned(connection, query("list_events"), arguments(wanted), table="audit_events")
+            for what, wanted in queries.items()
+        }
+    assert len(opened["all of it"]) > 12
+    assert len(opened["the last minutes"]) <= 3
+    assert opened["the last minutes"] == opened["what was denied"]
+    assert opened["the last minutes"] <= opened["some weeks"] < opened["all of it"]

@@ -47,21 +47,24 @@ class EventTable:
 
     async def events(self, wanted: EventQuery) -> Sequence[AuditEvent]:
         """See the contract."""
-        since_id = None if wanted.since is None else _first_id(wanted.since)
         async with self._database.reading() as connection:
-            rows = await connection.fetch(
-                query("list_events"),
-                wanted.before,
-                wanted.actor,
-                wanted.token_id,
-                wanted.action,
-                wanted.since,
-                since_id,
-                wanted.denied_only,
-                wanted.limit,
-                timeout=self._timeout_seconds,
-            )
+            rows = await connection.fetch(query("list_events"), *arguments(wanted), timeout=self._timeout_seconds)
         return [_event(row) for row in rows]
+
+
+def arguments(wanted: EventQuery) -> Sequence[object]:
+    """What list_events.sql takes."""
+    since_id = None if wanted.since is None else _first_id(wanted.since)
+    return (
+        wanted.before,
+        wanted.actor,
+        wanted.token_id,
+        wanted.action,
+        wanted.since,
+        since_id,
+        wanted.denied_only,
+        wanted.limit,
+    )
 
 
 def _event(row: Any) -> AuditEvent:
