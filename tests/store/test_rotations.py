@@ -10,6 +10,7 @@ import pytest
 
 from tests.store.support import (
     EVERYTHING,
+    OPERATOR,
     changes,
     live,
     new_token,
@@ -26,6 +27,8 @@ from watchword_server.rules.tokens import TokenKind
 from watchword_server.store.contract import (
     AlreadyRotated,
     IssuerGone,
+    Narrowed,
+    Narrowing,
     Rotated,
     TokenNotLive,
 )
@@ -127,13 +130,18 @@ async def test_a_sessions_hard_end_never_moves_later(store: PostgresStore) -> No
     assert (again.successor.expires_at, again.successor.predecessor_id) == (end, token_id)
 
 
-async def test_life_that_was_taken_away_is_not_won_back(store: PostgresStore, plain: psycopg.Connection) -> None:
+async def test_life_that_was_taken_away_is_not_won_back(store: PostgresStore) -> None:
+    """Also if it was taken after whoever rotates had read it, and not by the successor's successor either."""
     token_id = await stored(store)
     record = await read_one(store, token_id)
-    plain.execute("update tokens set expires_at = expires_at - interval '1 hour'")
+    narrowing = Narrowing(token_id, (), HOUR, OPERATOR, "too long", (EVERYTHING,))
+    narrowed = await store.narrow(narrowing)
+    assert isinstance(narrowed, Narrowed)
     outcome = await store.rotate(rotation(record, ends_in=timedelta(days=9)))
     assert isinstance(outcome, Rotated)
-    assert outcome.successor.expires_at == record.expires_at - HOUR
+    assert outcome.successor.expires_at == narrowed.record.expires_at
+    again = await rotated(store, outcome.successor.token_id, ends_in=timedelta(days=9))
+    assert again.successor.expires_at == narrowed.record.expires_at
 
 
 async def test_a_narrowed_token_has_a_narrowed_successor(store: PostgresStore, plain: psycopg.Connection) -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from watchword.token import expires_at_ms, format_token_id
+from watchword.token import format_token_id
 from watchword_server.rules.tokens import TokenKind, TokenRecord
 from watchword_server.store.contract import (
     AlreadyRotated,
@@ -32,7 +32,6 @@ from watchword_server.store.together import Together
 
 SUPERSEDED: Final = "SUPERSEDED"
 _LOCK_SECONDS_MAX: Final = 5.0
-_UNIX_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Rotations:
@@ -50,6 +49,21 @@ class Rotations:
     async def close(self) -> None:
         """Waits for what is under way. Cancelled, it gives that up; Postgres then takes it back."""
         await self._together.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Locked:
+    """Rows that stay as they are until the commit."""
+
+    records: Mapping[UUID, TokenRecord]
+    shortened: frozenset[UUID]
+    """Those whose end was brought forward."""
+    now: datetime | None
+
+    def live(self, token_id: UUID | None) -> bool:
+        """Whether there is such a token and it is live."""
+        one = None if token_id is None else self.records.get(token_id)
+        return one is not None and self.now is not None and one.revoked_at is None and one.ends_at > self.now
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,109 +110,94 @@ async def _turn(
 ) -> dict[int, RotationOutcome | _Step]:
     rotated = {rotation.rotated_id for rotation in rotations.values()}
     issuers = {rotation.actor.token_id for rotation in rotations.values() if rotation.as_issuer}
-    records, now = await _locked(connection, rotated | {token_id for token_id in issuers if token_id is not None})
-    lost = await _lost(connection, rotations.values(), records, now)
-    ties = {one.tied_to for token_id in rotated if (one := records.get(token_id)) and one.tied_to is not None}
-    tie_ends = {
-        row["lineage"]: row["ends_at"]
-        for row in (await connection.fetch(query("tie_ends"), list(ties)) if ties else ())
-    }
+    locked = await _lock(connection, rotated | {token_id for token_id in issuers if token_id is not None})
+    made = await _made(connection, rotations.values(), locked)
+    tie_ends = await _tie_ends(connection, (locked.records[one] for one in rotated & locked.records.keys()))
     outcomes: dict[int, RotationOutcome | _Step] = {}
     for at, rotation in rotations.items():
-        refused = _refused(rotation, records, blocked, now, retried=rotation.rotated_id in lost)
+        old = locked.records.get(rotation.rotated_id)
+        # A successor whose secret never arrived: the same caller asks again, by the same request id, and it is live
+        # and was not rotated itself.
+        lost = None if old is None or old.successor_id is None else made.records.get(old.successor_id)
+        if lost is not None and (lost.successor_id is not None or not made.live(lost.token_id)):
+            lost = None
+        refused = _refused(rotation, locked, blocked, retried=lost is not None)
         if refused is not None:
             outcomes[at] = refused
-            continue
-        old, model = records[rotation.rotated_id], lost.get(rotation.rotated_id)
-        tie_ends_at = None if old.tied_to is None else tie_ends[old.tied_to]
-        if old.tied_to is not None and tie_ends_at is None:
+        elif old is None or (old.tied_to is not None and tie_ends[old.tied_to] is None):
             outcomes[at] = TokenNotLive()
         else:
-            outcomes[at] = _step(rotation, old, model, tie_ends_at, now)
+            assert locked.now is not None
+            model = lost or old
+            ends_at = [rotation.successor.expires_at]
+            if model.kind is TokenKind.SESSION or model.token_id in locked.shortened | made.shortened:
+                # Neither a session's hard end nor life that was taken away is won back by a rotation.
+                ends_at.append(model.expires_at)
+            if old.tied_to is not None and (tie_ends_at := tie_ends[old.tied_to]) is not None:
+                ends_at.append(tie_ends_at)
+            outcomes[at] = _step(rotation, old, lost, min(ends_at), locked.now)
     await _write(connection, [outcome for outcome in outcomes.values() if isinstance(outcome, _Step)])
     return outcomes
 
 
-async def _locked(connection: Connection, token_ids: Iterable[UUID]) -> tuple[dict[UUID, TokenRecord], datetime | None]:
+async def _lock(connection: Connection, token_ids: Iterable[UUID]) -> _Locked:
     rows = await connection.fetch(query("lock_tokens"), list(token_ids))
-    return {row["id"]: record_of(row) for row in rows}, rows[0]["read_at"] if rows else None
+    return _Locked(
+        {row["id"]: record_of(row) for row in rows},
+        frozenset(row["id"] for row in rows if row["shortened"]),
+        rows[0]["read_at"] if rows else None,
+    )
 
 
-async def _lost(
-    connection: Connection, rotations: Iterable[Rotation], records: Mapping[UUID, TokenRecord], now: datetime | None
-) -> dict[UUID, TokenRecord]:
-    """Successors whose secret never arrived, by the token that they succeed: the same caller asks again, by the same
-    request id, and they are live and were not rotated themselves."""
-    successors = {
-        successor_id: rotation
+async def _made(connection: Connection, rotations: Iterable[Rotation], locked: _Locked) -> _Locked:
+    """Successors that these very requests made before."""
+    again = [
+        rotation
         for rotation in rotations
-        if rotation.request_id
-        and rotation.rotated_id in records
-        and (successor_id := records[rotation.rotated_id].successor_id) is not None
-    }
-    if not successors:
-        return {}
+        if rotation.request_id and (old := locked.records.get(rotation.rotated_id)) and old.successor_id is not None
+    ]
+    if not again:
+        return _Locked({}, frozenset(), None)
     rows = await connection.fetch(
         query("requests_used"),
-        [rotation.actor.subject for rotation in successors.values()],
-        [_request_key(rotation) for rotation in successors.values()],
+        [rotation.actor.subject for rotation in again],
+        [_request_key(rotation) for rotation in again],
     )
-    made, _ = await _locked(connection, {row["token_id"] for row in rows} & successors.keys())
-    return {
-        successors[token_id].rotated_id: one
-        for token_id, one in made.items()
-        if one.successor_id is None and _is_live(one, now)
-    }
+    return await _lock(connection, {row["token_id"] for row in rows})
 
 
-def _refused(
-    rotation: Rotation,
-    records: Mapping[UUID, TokenRecord],
-    blocked: frozenset[str],
-    now: datetime | None,
-    *,
-    retried: bool,
-) -> RotationOutcome | None:
-    if rotation.as_issuer:
-        issuer = None if rotation.actor.token_id is None else records.get(rotation.actor.token_id)
-        if not _is_live(issuer, now):
-            return IssuerGone()
+async def _tie_ends(connection: Connection, records: Iterable[TokenRecord]) -> dict[UUID, datetime | None]:
+    lineages = {one.tied_to for one in records if one.tied_to is not None}
+    if not lineages:
+        return {}
+    return {row["lineage"]: row["ends_at"] for row in await connection.fetch(query("tie_ends"), list(lineages))}
+
+
+def _refused(rotation: Rotation, locked: _Locked, blocked: frozenset[str], *, retried: bool) -> RotationOutcome | None:
+    if rotation.as_issuer and not locked.live(rotation.actor.token_id):
+        return IssuerGone()
     for name in (rotation.successor.subject, rotation.successor.owner):
         if name in blocked:
             return SubjectBlocked(name)
-    old = records.get(rotation.rotated_id)
+    old = locked.records.get(rotation.rotated_id)
     if old is None or old.revoked_at is not None:
         return TokenNotLive()
     if old.successor_id is not None:
         return None if retried else AlreadyRotated(old.successor_id)
-    return None if _is_live(old, now) else TokenNotLive()
+    return None if locked.live(old.token_id) else TokenNotLive()
 
 
-def _is_live(one: TokenRecord | None, now: datetime | None) -> bool:
-    return one is not None and now is not None and one.revoked_at is None and one.ends_at > now
-
-
-def _step(
-    rotation: Rotation, old: TokenRecord, lost: TokenRecord | None, tie_ends_at: datetime | None, now: datetime | None
-) -> _Step:
-    assert now is not None
+def _step(rotation: Rotation, old: TokenRecord, lost: TokenRecord | None, expires_at: datetime, now: datetime) -> _Step:
     # What it may do is copied from the row as it is now, whatever was read before: a token that was narrowed meanwhile
     # has a narrowed successor (test_a_narrowed_token_has_a_narrowed_successor).
-    model = lost or old
     made = rotation.successor
-    ends_at = [made.expires_at]
-    if model.kind is TokenKind.SESSION or model.expires_at < _hard_end(model):
-        # Neither a session's hard end nor life that was taken away is won back by a rotation.
-        ends_at.append(model.expires_at)
-    if tie_ends_at is not None:
-        ends_at.append(tie_ends_at)
-    successor = model._replace(
+    successor = (lost or old)._replace(
         token_id=made.token_id,
         pepper_version=made.pepper_version,
         digest=made.digest,
         digest_scheme=made.digest_scheme,
         created_at=now,
-        expires_at=min(ends_at),
+        expires_at=expires_at,
         idle_expires_at=made.idle_expires_at,
         lineage_id=old.lineage,
         predecessor_id=old.token_id,
@@ -209,11 +208,6 @@ def _step(
         expires_at=min(old.expires_at, now + rotation.grace),
     )
     return _Step(rotation, rotated, successor, lost)
-
-
-def _hard_end(one: TokenRecord) -> datetime:
-    """The end that its id was made with."""
-    return _UNIX_EPOCH + timedelta(milliseconds=expires_at_ms(one.token_id))
 
 
 async def _write(connection: Connection, steps: Sequence[_Step]) -> None:

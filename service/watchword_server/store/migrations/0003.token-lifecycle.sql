@@ -18,6 +18,8 @@ alter table tokens
   add column predecessor_id uuid,
   add column successor_id uuid,
   add column rotated_at timestamptz,
+  -- True: its end was brought forward, and no successor ends later. Null: it ends as it was made to.
+  add column shortened boolean,
   -- The lineage that it dies with.
   add column tied_to uuid,
   -- How the digest was made; null: HMAC-SHA-256.
@@ -142,3 +144,11 @@ end
 $$;
 
 revoke execute on function drop_partition(text, text) from public;
+
+-- Which pepper versions a server can check tokens with, the one that it stores new ones with first; null: it is older
+-- than this column.
+alter table replicas add column pepper_versions smallint [];
+
+-- Says of a pepper version that no token needs it without reading the tokens. A version is in use for long, and so rows
+-- that lie together have the same: some bytes for every 32 pages.
+create index tokens_by_pepper on tokens using brin (pepper_version) with (pages_per_range = 32);

@@ -15,13 +15,13 @@ stored as (
   insert into tokens (
     id, pepper_version, digest, digest_scheme, created_at, expires_at, idle_expires_at, lineage_id, predecessor_id,
     subject, audiences, scopes, grants, name, metadata, issued_by, kind, owner, idle_seconds, allowed_networks,
-    certificate_sha256, tied_to
+    certificate_sha256, tied_to, shortened
   )
   select
     given.id, given.pepper_version, given.digest, given.digest_scheme, now(), given.expires_at, given.idle_expires_at,
     given.lineage_id, given.rotated_id, model.subject, model.audiences, model.scopes, model.grants, model.name,
     model.metadata, model.issued_by, model.kind, model.owner, model.idle_seconds, model.allowed_networks,
-    model.certificate_sha256, model.tied_to
+    model.certificate_sha256, model.tied_to, model.shortened
   from given
   inner join tokens as model on given.model_id = model.id
   where model.id = any ($8::uuid [])
