@@ -94,14 +94,16 @@ class TokenLifecycle:
         # Before: once there is a successor, nothing that fails may keep its secret from the caller.
         usage = await self._store.usage([order.token_id or call.caller.token_id])
         done = await self._rotating.rotate(call.caller, call.actor, order, call.snapshot.now)
-        rotated = done.outcome.rotated
+        successor, rotated = done.outcome.successor, done.outcome.rotated
+        # When it was done, by the database's clock: without a grace, that is when the rotated one ended.
+        now = successor.created_at
         reached = await self._propagating.reached(
             done.outcome.position, wait=done.at_once, seconds_left=call.seconds_left()
         )
         return pb.RotateResponse(
             secret=done.token.text.decode("ascii"),
-            token=messages.token_message(done.outcome.successor, call.snapshot.now),
-            rotated=messages.token_message(rotated, call.snapshot.now, usage.get(rotated.token_id, ())),
+            token=messages.token_message(successor, now),
+            rotated=messages.token_message(rotated, now, usage.get(rotated.token_id, ())),
             position=messages.position_message(done.outcome.position),
             propagation=messages.propagation(reached),
             effective_in=messages.effective_in(reached),
