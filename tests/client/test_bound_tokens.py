@@ -1,4 +1,4 @@
-"""A bound token is worth nothing from elsewhere, or over another connection: every stack and kind of call, cached or not."""
+"""A bound token is worth nothing from elsewhere or over another connection: both stacks, all calls, cached or not."""
 
 from __future__ import annotations
 
@@ -71,13 +71,15 @@ async def test_a_token_bound_to_a_certificate_is_good_over_connections_made_with
 ) -> None:
     own, other = certificates.client(), certificates.client("billing")
     token, free = issue(rig, certificate_sha256=sha256(own)), issue(rig)
-    async with verifier_of(rig, cached=cached) as verifier:
-        async with serving(stack, verifier, credentials=certificates.server_credentials(mutual=True)) as port:
-            theirs = certificates.channel_credentials(other)
-            assert await outcomes(port, token, credentials=theirs) == {REFUSED}
-            assert await outcomes(port, token, credentials=certificates.channel_credentials(own)) == {ADMITTED}
-            assert await outcomes(port, token, credentials=theirs) == {REFUSED}
-            assert await outcomes(port, free, credentials=theirs) == {ADMITTED}
+    async with (
+        verifier_of(rig, cached=cached) as verifier,
+        serving(stack, verifier, credentials=certificates.server_credentials(mutual=True)) as port,
+    ):
+        theirs = certificates.channel_credentials(other)
+        assert await outcomes(port, token, credentials=theirs) == {REFUSED}
+        assert await outcomes(port, token, credentials=certificates.channel_credentials(own)) == {ADMITTED}
+        assert await outcomes(port, token, credentials=theirs) == {REFUSED}
+        assert await outcomes(port, free, credentials=theirs) == {ADMITTED}
 
 
 async def test_a_token_bound_to_a_certificate_is_worth_nothing_over_tls_without_one(
@@ -85,12 +87,14 @@ async def test_a_token_bound_to_a_certificate_is_worth_nothing_over_tls_without_
 ) -> None:
     own = certificates.client()
     token = issue(rig, certificate_sha256=sha256(own))
-    async with verifier_of(rig, cached=cached) as verifier:
-        async with serving(stack, verifier, credentials=certificates.server_credentials(mutual=False)) as port:
-            # Also when the client has it at hand: nobody asked for proof.
-            for client in (None, own):
-                credentials = certificates.channel_credentials(client)
-                assert await outcomes(port, token, credentials=credentials) == {REFUSED}
+    async with (
+        verifier_of(rig, cached=cached) as verifier,
+        serving(stack, verifier, credentials=certificates.server_credentials(mutual=False)) as port,
+    ):
+        # Also when the client has it at hand: nobody asked for proof.
+        for client in (None, own):
+            credentials = certificates.channel_credentials(client)
+            assert await outcomes(port, token, credentials=credentials) == {REFUSED}
 
 
 async def test_a_token_bound_to_a_certificate_is_worth_nothing_in_the_clear(
@@ -129,36 +133,42 @@ async def test_without_trusted_proxies_a_header_says_nothing(stack: str, rig: Ri
 
 async def test_behind_a_trusted_proxy_the_caller_is_whom_it_names_last(stack: str, rig: Rig, cached: bool) -> None:
     token, of_proxy = issue(rig, allowed_networks=[CALLERS]), issue(rig, allowed_networks=[LOOPBACK])
-    async with verifier_of(rig, cached=cached) as verifier:
-        async with serving(stack, verifier, trusted_proxies=(PROXIES,)) as port:
-            assert await outcomes(port, token, CALLER) == {ADMITTED}
-            assert await outcomes(port, token, "198.51.100.9", CALLER) == {ADMITTED}
-            # What the caller wrote itself stands before what the proxy appended.
-            assert await outcomes(port, token, f"{CALLER}, 198.51.100.9") == {REFUSED}
-            assert await outcomes(port, token, CALLER, "198.51.100.9") == {REFUSED}
-            assert await outcomes(port, token, "junk") == {REFUSED}
-            # A proxy that says nothing vouches for nobody, and is nobody's address.
-            assert await outcomes(port, token) == {REFUSED}
-            assert await outcomes(port, of_proxy) == {REFUSED}
+    async with (
+        verifier_of(rig, cached=cached) as verifier,
+        serving(stack, verifier, trusted_proxies=(PROXIES,)) as port,
+    ):
+        assert await outcomes(port, token, CALLER) == {ADMITTED}
+        assert await outcomes(port, token, "198.51.100.9", CALLER) == {ADMITTED}
+        # What the caller wrote itself stands before what the proxy appended.
+        assert await outcomes(port, token, f"{CALLER}, 198.51.100.9") == {REFUSED}
+        assert await outcomes(port, token, CALLER, "198.51.100.9") == {REFUSED}
+        assert await outcomes(port, token, "junk") == {REFUSED}
+        # A proxy that says nothing vouches for nobody, and is nobody's address.
+        assert await outcomes(port, token) == {REFUSED}
+        assert await outcomes(port, of_proxy) == {REFUSED}
 
 
 async def test_a_header_of_one_who_is_no_trusted_proxy_says_nothing(stack: str, rig: Rig, cached: bool) -> None:
     token = issue(rig, allowed_networks=[CALLERS])
-    async with verifier_of(rig, cached=cached) as verifier:
-        async with serving(stack, verifier, trusted_proxies=(ELSEWHERE,)) as port:
-            assert await outcomes(port, token, CALLER) == {REFUSED}
+    async with (
+        verifier_of(rig, cached=cached) as verifier,
+        serving(stack, verifier, trusted_proxies=(ELSEWHERE,)) as port,
+    ):
+        assert await outcomes(port, token, CALLER) == {REFUSED}
 
 
 async def test_every_binding_has_to_match(stack: str, rig: Rig, cached: bool, certificates: Authority) -> None:
     own, other = certificates.client(), certificates.client("billing")
     good = issue(rig, allowed_networks=[LOOPBACK], certificate_sha256=sha256(own))
     elsewhere = issue(rig, allowed_networks=[ELSEWHERE], certificate_sha256=sha256(own))
-    async with verifier_of(rig, cached=cached) as verifier:
-        async with serving(stack, verifier, credentials=certificates.server_credentials(mutual=True)) as port:
-            ours, theirs = certificates.channel_credentials(own), certificates.channel_credentials(other)
-            assert await outcomes(port, good, credentials=ours) == {ADMITTED}
-            assert await outcomes(port, good, credentials=theirs) == {REFUSED}
-            assert await outcomes(port, elsewhere, credentials=ours) == {REFUSED}
+    async with (
+        verifier_of(rig, cached=cached) as verifier,
+        serving(stack, verifier, credentials=certificates.server_credentials(mutual=True)) as port,
+    ):
+        ours, theirs = certificates.channel_credentials(own), certificates.channel_credentials(other)
+        assert await outcomes(port, good, credentials=ours) == {ADMITTED}
+        assert await outcomes(port, good, credentials=theirs) == {REFUSED}
+        assert await outcomes(port, elsewhere, credentials=ours) == {REFUSED}
 
 
 async def test_who_does_not_match_is_not_told_which_scopes_the_token_lacks(stack: str, rig: Rig, cached: bool) -> None:
