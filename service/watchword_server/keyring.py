@@ -74,6 +74,11 @@ class Keyring:
         keyed = self._keyed.get(version)
         return None if keyed is None else keyed(token)
 
+    @property
+    def versions(self) -> list[int]:
+        """All versions, the current one first."""
+        return sorted(self.peppers, key=lambda version: (version != self.current, version))
+
     def check_value(self, version: int) -> bytes:
         """What the database keeps to recognise this pepper: the HMAC of a constant. Raises KeyError if unknown."""
         return self._keyed[version](_CHECK_CONSTANT)

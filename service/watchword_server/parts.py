@@ -82,7 +82,11 @@ async def opened(
                 observe_issues=observe_issues,
                 count_statement=count_statement,
             )
-            fleet = PostgresFleet(database, read_timeout_seconds=settings.statement_timeout_seconds)
+            fleet = PostgresFleet(
+                database,
+                pepper_versions=keyring.versions,
+                read_timeout_seconds=settings.statement_timeout_seconds,
+            )
             mint = Mint(
                 keyring,
                 token_prefix=settings.token_prefix,

@@ -11,7 +11,7 @@ from typing import Final
 import asyncpg
 
 from watchword_server.data_folder import KEYRING_FILE, POSTGRES_VERSION_FILE
-from watchword_server.doctor import certificate, postgres, replicas, stored
+from watchword_server.doctor import certificate, peppers, postgres, replicas, stored
 from watchword_server.doctor.finding import Finding
 from watchword_server.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from watchword_server.keyring import Keyring, KeyringError
@@ -64,11 +64,12 @@ async def _in_database(
         return findings
     checks: list[Callable[[], Awaitable[list[Finding]]]] = [
         lambda: stored.check_partitions(connection, settings),
+        lambda: stored.check_retention(connection, settings),
         lambda: stored.check_administrators(connection),
         lambda: replicas.check_replicas(connection),
     ]
     if keyring is not None:
-        checks.insert(0, lambda: stored.check_peppers(connection, keyring))
+        checks.insert(0, lambda: peppers.check_peppers(connection, keyring))
     for check in checks:
         try:
             findings += await check()

@@ -1,18 +1,28 @@
-"""What lies in the database: rights, the pepper's fingerprint, partitions for tokens to come, administrators."""
+"""What lies in the database: rights, partitions for tokens to come, administrators."""
 
 from __future__ import annotations
 
-import hmac
+from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Final
 
 import asyncpg
 
 from watchword_server.doctor.finding import Finding
-from watchword_server.keyring import Keyring
 from watchword_server.settings import Settings
 from watchword_server.store.administrators import ENDS_SOON
 from watchword_server.store.database import query
-from watchword_server.store.partitions import covered_ranges, missing_partitions
+from watchword_server.store.partitions import (
+    AttachedPartition,
+    attached_partitions,
+    covered_ranges,
+    missing_partitions,
+    unaccompanied,
+)
+from watchword_server.store.purge import Retention, due
+
+_PARTITIONS_REMEDY: Final = "A running server makes them: start it or look into its log for `partition`."
+_PURGE_TAKES: Final = timedelta(days=1)
 
 
 async def check_privileges(connection: asyncpg.Connection) -> list[Finding]:
@@ -33,41 +43,6 @@ async def check_privileges(connection: asyncpg.Connection) -> list[Finding]:
     ]
 
 
-async def check_peppers(connection: asyncpg.Connection, keyring: Keyring) -> list[Finding]:
-    """Whether this keyring is the one that the stored tokens were hashed with."""
-    known: dict[int, bytes] = {
-        row["version"]: row["check_value"] for row in await connection.fetch(query("pepper_checks"))
-    }
-    needed = {row["version"] for row in await connection.fetch(query("pepper_versions_in_use"), sorted(known))}
-    wrong = [
-        version
-        for version in sorted(known.keys() & keyring.peppers.keys())
-        if not hmac.compare_digest(known[version], keyring.check_value(version))
-    ]
-    missing = sorted(needed - keyring.peppers.keys())
-    if wrong:
-        return [
-            Finding(
-                "keyring",
-                "fail",
-                f"version {_listed(wrong)} is not the key that this database's tokens were hashed with",
-                "Use the keyring that belongs to this database; a new key needs a version number of its own.",
-            )
-        ]
-    if missing:
-        return [
-            Finding(
-                "keyring",
-                "fail",
-                f"live tokens need version {_listed(missing)}, which the keyring lacks",
-                "Put that version back; without it these tokens cannot be checked.",
-            )
-        ]
-    unused = sorted(keyring.peppers.keys() - needed - {keyring.current})
-    spare = f"; no live token needs version {_listed(unused)}" if unused else ""
-    return [Finding("keyring", "ok", f"version {keyring.current} is current and matches the database{spare}")]
-
-
 async def check_partitions(connection: asyncpg.Connection, settings: Settings) -> list[Finding]:
     """Whether a token of the longest life could be stored now, and for one period to come."""
     now: datetime = await connection.fetchval("select now()")
@@ -80,15 +55,39 @@ async def check_partitions(connection: asyncpg.Connection, settings: Settings) -
             assert last is not None
             findings.append(Finding(f"partitions of {parent}", "ok", f"ready until {last:%Y-%m-%d}"))
             continue
-        remedy = "A running server makes them: start it or look into its log for `partition`."
         urgent = missing[0].begins_at <= until
         what = (
             f"missing from {missing[0].begins_at:%Y-%m-%d}: what falls there cannot be stored"
             if urgent
             else f"the next one ({missing[0].begins_at:%Y-%m-%d}) is not there yet"
         )
-        findings.append(Finding(f"partitions of {parent}", "fail" if urgent else "warn", what, remedy))
+        findings.append(Finding(f"partitions of {parent}", "fail" if urgent else "warn", what, _PARTITIONS_REMEDY))
+    alone = unaccompanied(covered)
+    if alone:
+        what = f"{alone[0].name} is missing: what uses these tokens cannot be recorded"
+        findings.append(Finding("partitions of token_usage", "warn", what, _PARTITIONS_REMEDY))
     return findings
+
+
+async def check_retention(connection: asyncpg.Connection, settings: Settings) -> list[Finding]:
+    """Whether what is past its retention goes."""
+    now: datetime = await connection.fetchval("select now()")
+    retention = Retention.of_days(settings.expired_tokens_kept_days, settings.audit_kept_days)
+    return [judge_retention(due(await attached_partitions(connection), retention, now - _PURGE_TAKES))]
+
+
+def judge_retention(overdue: Sequence[AttachedPartition]) -> Finding:
+    """`overdue`: what is past its retention for longer than the servers take to drop it."""
+    if not overdue:
+        return Finding("retention", "ok", "nothing is kept for longer than it has to be")
+    oldest = overdue[0]
+    remedy = (
+        "The servers drop it hourly, unless somebody reads the table just then: look into their log for `put off`."
+        if oldest.made_by_server
+        else "No server made it, and none drops it: do so yourself, as the owner of the schema."
+    )
+    more = f", and {len(overdue) - 1} more" if len(overdue) > 1 else ""
+    return Finding("retention", "warn", f"{oldest.name} is past its retention and still there{more}", remedy)
 
 
 async def check_administrators(connection: asyncpg.Connection) -> list[Finding]:
@@ -114,7 +113,3 @@ def judge_administrators(last_ends_at: datetime | None, now: datetime) -> Findin
             "Issue the next one now: docs/operate.md, `Administrators`.",
         )
     return Finding("administrators", "ok", message)
-
-
-def _listed(versions: list[int]) -> str:
-    return ", ".join(map(str, versions))

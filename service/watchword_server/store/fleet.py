@@ -32,9 +32,16 @@ class PostgresFleet:
     """Implements watchword_server.store.contract.Fleet."""
 
     def __init__(
-        self, database: Database, *, read_timeout_seconds: float = 5, ping_seconds: float = PING_SECONDS
+        self,
+        database: Database,
+        *,
+        pepper_versions: Sequence[int] | None = None,
+        read_timeout_seconds: float = 5,
+        ping_seconds: float = PING_SECONDS,
     ) -> None:
         self._database = database
+        # Told to whoever wants to drop one, the current one first.
+        self._pepper_versions = pepper_versions
         self._connections: set[Connection] = set()
         self._kept = Kept(self._connect, database.unanswered)
         self._listener = Listener(
@@ -77,7 +84,8 @@ class PostgresFleet:
 
     async def join(self, replica: NewReplica) -> bool:
         """See the contract."""
-        return bool(await self._write("fleet_join", replica.key, replica.epoch, replica.name, replica.lease_seconds))
+        own = (replica.key, replica.epoch, replica.name, replica.lease_seconds, self._pepper_versions)
+        return bool(await self._write("fleet_join", *own))
 
     async def renew(self, key: UUID, epoch: UUID) -> bool:
         """See the contract."""

@@ -6,8 +6,8 @@ with here as (
   returning feed.epoch
 )
 
-insert into replicas (key, epoch, name, lease_seconds)
+insert into replicas (key, epoch, name, lease_seconds, pepper_versions)
 select
-  $1, here.epoch, $3, $4
+  $1, here.epoch, $3, $4, $5::smallint []
 from here
 returning replicas.key
