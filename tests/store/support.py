@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
@@ -173,6 +174,22 @@ async def waiting_for_locks(connection: psycopg.Connection, count: int = 1) -> N
         return row is not None and row[0] >= count
 
     await until(enough)
+
+
+@contextmanager
+def issues_held(plain: psycopg.Connection, dsn: str) -> Iterator[psycopg.Connection]:
+    """Issues get as far as their last write, the audit event, and wait there until the connection commits."""
+    plain.execute(
+        "create function hold() returns trigger language plpgsql as "
+        "$$ begin perform pg_advisory_xact_lock(1); return new; end $$"
+    )
+    plain.execute(
+        "create trigger hold before insert on audit_events for each row when (new.action in ('issue', 'bootstrap')) "
+        "execute function hold()"
+    )
+    with psycopg.connect(dsn) as blocker:
+        blocker.execute("select pg_advisory_xact_lock(1)")
+        yield blocker
 
 
 def counted_rows(plain: psycopg.Connection) -> tuple[int, int, int]:

@@ -8,7 +8,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from tests.store.support import counted_rows, live, new_token, revocation, stored, until, waiting_for_locks
+from tests.store.support import counted_rows, issues_held, live, new_token, revocation, stored, until, waiting_for_locks
 from watchword_server.store.contract import Issued, IssuerGone, NewToken, StoreUnavailableError
 from watchword_server.store.database import Database
 from watchword_server.store.issues import Issues
@@ -92,16 +92,7 @@ async def test_cascade_waits_for_an_issue_under_way_and_ends_its_token(
     """The other order: Issue holds its issuer's row until it commits, and the revocation then finds what it stored."""
     issuer = await stored(store)
     child = new_token(issued_by=issuer)
-    plain.execute(
-        "create function hold() returns trigger language plpgsql as "
-        "$$ begin perform pg_advisory_xact_lock(1); return new; end $$"
-    )
-    plain.execute(
-        "create trigger hold before insert on audit_events for each row when (new.action = 'issue') "
-        "execute function hold()"
-    )
-    with psycopg.connect(ready_dsn) as blocker:
-        blocker.execute("select pg_advisory_xact_lock(1)")
+    with issues_held(plain, ready_dsn) as blocker:
         # Its issuer was found live and locked; its event, the last thing it writes, is not written yet.
         issuing = asyncio.ensure_future(store.issue(child))
         await waiting_for_locks(plain)
