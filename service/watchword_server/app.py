@@ -48,6 +48,7 @@ from watchword_server.request.reading import TokenReading
 from watchword_server.request.subject_service import SubjectService
 from watchword_server.request.token_service import TokenService
 from watchword_server.request.verifier_service import PATH, VerifierService
+from watchword_server.rules.tokens import WATCHWORD
 from watchword_server.rules.verdicts import Reason
 from watchword_server.settings import Settings
 from watchword_server.usage_keeper import UsageKeeper
@@ -130,7 +131,16 @@ async def serve(
             slack=timedelta(seconds=settings.usage_slack_seconds),
             clock=clock.boottime,
         )
-        surroundings = Surroundings(own.store, parts.keyring, permits, settings.token_prefix, trail, proxies)
+        surroundings = Surroundings(
+            own.store,
+            parts.keyring,
+            permits,
+            settings.token_prefix,
+            trail,
+            proxies,
+            count_call=uses.count_call,
+            rotated_presented=lambda record, address: alarms.rotated_presented(record, WATCHWORD, address),
+        )
         watches = verifier_service(own, settings, surroundings, clock, metrics, reported=keeper.reported)
         services = _handlers(parts, own, surroundings, watches, metrics, traces, uses, alarms)
         health = HealthService(services)

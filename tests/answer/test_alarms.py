@@ -9,7 +9,7 @@ import pytest
 
 from tests.answer.test_usage import Clock, record, use
 from watchword.token import format_token_id
-from watchword_server.answer.alarms import AGAIN_SECONDS, BOUND_REFUSED, ROTATED_PRESENTED, TOLD_MAX, Alarms
+from watchword_server.answer.alarms import AGAIN_SECONDS, BOUND_REFUSED, ROTATED_PRESENTED, Alarms
 from watchword_server.store.contract import Actor
 from watchword_server.store.event_contract import Event
 
@@ -74,9 +74,14 @@ def test_tokens_and_kinds_of_alarm_are_told_apart(told: Told) -> None:
 
 
 def test_what_was_told_is_remembered_for_so_many_tokens(told: Told) -> None:
+    alarms = Alarms(told.events.append, count=told.counted.append, clock=told.clock, told_max=3)
     first = record()
-    told.alarms.rotated_presented(first, "orders", "")
-    for _ in range(TOLD_MAX):
-        told.alarms.bound_refused(use(uuid4()))
-    told.alarms.rotated_presented(first, "orders", "")
-    assert len(told.events) == TOLD_MAX + 2
+    alarms.rotated_presented(first, "orders", "")
+    for _ in range(2):
+        alarms.bound_refused(use(uuid4()))
+    alarms.rotated_presented(first, "orders", "")
+    assert len(told.events) == 3
+    for _ in range(3):
+        alarms.bound_refused(use(uuid4()))
+    alarms.rotated_presented(first, "orders", "")
+    assert len(told.events) == 7

@@ -92,13 +92,13 @@ def test_the_same_id_is_one_key_whoever_made_it(buffer: UsageBuffer) -> None:
 def test_a_call_to_watchword_is_a_use_there_and_asks_for_its_address_once(buffer: UsageBuffer) -> None:
     asked = []
 
-    def peer() -> str:
+    def address() -> str:
         asked.append(True)
-        return "ipv4:192.0.2.7:4711"
+        return "192.0.2.7"
 
     one = record()
     for _ in range(3):
-        buffer.count_call(one, peer, ("watchword.validate",))
+        buffer.count_call(one, address, ("watchword.validate",))
     assert buffer.take(10) == [Use(one.token_id, "watchword", 3, 0.0, "192.0.2.7", ["watchword.validate"])]
     assert len(asked) == 1
 

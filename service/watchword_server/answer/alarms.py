@@ -27,11 +27,17 @@ class Alarms:
     """Tells each alarm once an hour for each token; `count` is told every time, `record` writes in the background."""
 
     def __init__(
-        self, record: Callable[[Event], None], *, count: Callable[[str], None], clock: Callable[[], float]
+        self,
+        record: Callable[[Event], None],
+        *,
+        count: Callable[[str], None],
+        clock: Callable[[], float],
+        told_max: int = TOLD_MAX,
     ) -> None:
         self._record = record
         self._count = count
         self._clock = clock
+        self._told_max = told_max
         self._told: OrderedDict[tuple[str, UUID], float] = OrderedDict()
 
     def rotated_presented(self, token: TokenRecord, service: str, address: str) -> None:
@@ -51,7 +57,7 @@ class Alarms:
             self._told[alarm, token_id] = told_at
             return
         self._told[alarm, token_id] = now
-        if len(self._told) > TOLD_MAX:
+        if len(self._told) > self._told_max:
             self._told.popitem(last=False)
         _log.warning("%s: %s", alarm.replace("_", " "), format_token_id(token_id))
         self._record(Event(alarm, Actor(service, None, canonical_address(address)), token_id, details))

@@ -19,10 +19,12 @@ def authenticate(
     *,
     required: tuple[str, ...],
     evidence: Callable[[], Evidence] = lambda: NO_EVIDENCE,
+    rotated_presented: Callable[[TokenRecord], None] = lambda record: None,
 ) -> TokenRecord:
     """The caller's record, or CallerUnknownError, ScopeMissingError, PepperUnknownError.
 
-    `evidence` says where the call comes from; it is asked only about callers with bound tokens.
+    `evidence` says where the call comes from; it is asked only about callers with bound tokens. `rotated_presented`
+    hears of a rotated token that was presented after its end.
 
     A token good for other services only is refused here as any inactive one: a service cannot replay to Watchword a
     bearer token that it received (test_token_for_another_audience_is_refused).
@@ -45,4 +47,6 @@ def authenticate(
         return verdict.record
     if verdict.reason is Reason.SCOPE_MISSING:
         raise ScopeMissingError(verdict.missing[0])
+    if verdict.reason is Reason.ROTATED and verdict.record is not None:
+        rotated_presented(verdict.record)
     raise CallerUnknownError("TOKEN_INACTIVE", "the calling token is not active, or not meant for Watchword")

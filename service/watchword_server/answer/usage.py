@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 from uuid import UUID
 
-from watchword.network import address_of_peer, canonical_address
+from watchword.network import canonical_address
 from watchword_server.rules.tokens import WATCHWORD, TokenRecord
 from watchword_server.store.contract import Use
 
@@ -69,10 +69,10 @@ class UsageBuffer:
         if required and required != uses.required:
             self._need(uses, required)
 
-    def count_call(self, record: TokenRecord, peer: Callable[[], str], required: Sequence[str]) -> None:
+    def count_call(self, record: TokenRecord, address: Callable[[], str], required: Sequence[str]) -> None:
         """One call to Watchword itself. Its address is asked for now and then only: that costs more than the rest."""
         new = (record.token_id, WATCHWORD) not in self._uses
-        self.count(record, WATCHWORD, address_of_peer(peer()) if new else "", required)
+        self.count(record, WATCHWORD, address() if new else "", required)
 
     def add(self, uses: Sequence[Use]) -> None:
         """What a verifier reported just now."""

@@ -26,7 +26,7 @@ from watchword_server.answer.errors import CallerUnknownError, DeadlineTooNearEr
 from watchword_server.answer.proof import Digests, proves
 from watchword_server.request.access import NOT_ADMINISTRATIVE, Access
 from watchword_server.request.audit_trail import Attempt, AuditedMethod, AuditTrail
-from watchword_server.request.evidence import evidence_of
+from watchword_server.request.evidence import address_of, evidence_of
 from watchword_server.request.permits import Permits
 from watchword_server.request.rates import Rates
 from watchword_server.request.status import Answer, answer_for, internal
@@ -100,6 +100,10 @@ class Surroundings:
     trail: AuditTrail
     proxies: TrustedProxies = field(default_factory=lambda: TrustedProxies(()))
     """Whose word is taken for where a caller with a bound token is."""
+    count_call: Callable[[TokenRecord, Callable[[], str], Sequence[str]], None] = lambda caller, peer, required: None
+    """Counts one use of a caller's token: whose, from what address, needing which scopes."""
+    rotated_presented: Callable[[TokenRecord, str], None] = lambda caller, address: None
+    """Hears of a rotated token that somebody called with after its end, and from what address."""
     large_reads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LARGE_CALLS_MAX))
     large_writes: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LARGE_CALLS_MAX))
     """Of their own: a write may wait for a lock, and a large check must not wait for that."""
@@ -164,7 +168,8 @@ def _carry_out(
     answer, decode = method.answer, _decoding(method, prefix)
     large = surroundings.large_writes if method.writes else surroundings.large_reads
     fixed = access.scopes == access.scopes_always
-    proxies = surroundings.proxies
+    proxies, count_call = surroundings.proxies, surroundings.count_call
+    rotated_presented = surroundings.rotated_presented
     rates = method.rates or Rates(0)
 
     async def carry_out(data: bytes, context: Any, attempt: Attempt | None) -> Message:
@@ -197,8 +202,14 @@ def _carry_out(
             attempt.asks(request, tokens)
         required = access.scopes if fixed or request is None else access.scopes_for(request)
         caller = authenticate(
-            digests, bearer, snapshot, required=required, evidence=lambda: evidence_of(context, proxies)
+            digests,
+            bearer,
+            snapshot,
+            required=required,
+            evidence=lambda: evidence_of(context, proxies),
+            rotated_presented=lambda record: rotated_presented(record, address_of(context, proxies)),
         )
+        count_call(caller, lambda: address_of(context, proxies), required)
         if fault is not None:
             raise fault
         assert request is not None

@@ -17,7 +17,7 @@ from uuid import UUID
 from watchword.token import ParsedToken
 from watchword_server.answer.callers import authenticate
 from watchword_server.request.access import Access
-from watchword_server.request.evidence import evidence_of
+from watchword_server.request.evidence import address_of, evidence_of
 from watchword_server.request.pipeline import Surroundings, bearer_of
 from watchword_server.rules.tokens import TokenRecord
 from watchword_server.store.contract import StoreError
@@ -58,6 +58,10 @@ class Standing:
                 snapshot,
                 required=self._access.scopes,
                 evidence=lambda: evidence_of(self._context, self._surroundings.proxies),
+            )
+            # Also while it lasts: a token that a stream rests on is in use, and a rotated one not silent.
+            self._surroundings.count_call(
+                record, lambda: address_of(self._context, self._surroundings.proxies), self._access.scopes
             )
             # What was learnt while the answer was on its way may be newer than the answer.
             if not self._doubted.is_set():
