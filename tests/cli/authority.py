@@ -53,6 +53,7 @@ class Authority(
         self.request_ids: dict[str, str] = {}
         self.refusal: tuple[grpc.StatusCode, str, tuple[Message, ...]] | None = None
         self.refuses_after = 0
+        self.verdict_reason = token_service_pb2.VERDICT_REASON_UNSPECIFIED
         self.fleet_refusal: grpc.StatusCode | None = None
         self.propagation = token_service_pb2.PROPAGATION_COMPLETE
         self.position = token_service_pb2.Position(epoch=b"e" * 16, number=7)
@@ -169,7 +170,7 @@ class Authority(
         response = token_service_pb2.GetTokenResponse(token=found[0])
         if request.as_verifier:
             accepted = "*" in found[0].audiences or request.as_verifier in found[0].audiences
-            response.explanation.reason = (
+            response.explanation.reason = self.verdict_reason or (
                 token_service_pb2.VERDICT_REASON_ACTIVE
                 if accepted
                 else token_service_pb2.VERDICT_REASON_AUDIENCE_MISMATCH

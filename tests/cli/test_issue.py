@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import subprocess
 from pathlib import Path
 
@@ -14,7 +15,13 @@ from tests.cli.authority import Authority
 from tests.cli.conftest import PROCESS_SECONDS_MAX, CommandLine
 from tests.servers import WATCHWORD
 from watchword.status import FieldViolation, field_detail, reason_detail
-from watchword.v1.token_service_pb2 import Grant
+from watchword.v1.token_service_pb2 import (
+    TOKEN_KIND_PERSONAL,
+    TOKEN_KIND_SERVICE,
+    TOKEN_KIND_SESSION,
+    Grant,
+    IssueRequest,
+)
 from watchword_server.cli.errors import CommandError
 from watchword_server.cli.issue import parse_grant, parse_metadata
 
@@ -67,6 +74,44 @@ def test_everything_asked_for_is_sent(watchword: CommandLine, authority: Authori
         Grant(scopes=["orders.*"], subjects=["shop/*"], audiences=["orders"]),
         Grant(scopes=["a.b"], subjects=["x"], audiences=["y"]),
     ]
+
+
+def test_session_personal_and_tied_tokens_are_asked_for(watchword: CommandLine, authority: Authority) -> None:
+    watchword(*ISSUE, "--kind", "session", "--idle", "30m", "--tied")
+    watchword(*ISSUE, "--kind", "personal", "--owner", "ada")
+    watchword(*ISSUE)
+    session, personal, plain = (one for one in authority.requests if isinstance(one, IssueRequest))
+    assert (session.kind, session.idle_timeout.seconds, session.tied) == (TOKEN_KIND_SESSION, 1800, True)
+    assert (personal.kind, personal.owner) == (TOKEN_KIND_PERSONAL, "ada")
+    assert (plain.kind, plain.tied) == (TOKEN_KIND_SERVICE, False)
+    assert not plain.HasField("idle_timeout")
+
+
+def test_renewable_adds_the_audience_that_calls_to_watchword_need(watchword: CommandLine, authority: Authority) -> None:
+    for more in (("--renewable",), ("--renewable", "--audience", "watchword"), ()):
+        watchword(*ISSUE, *more)
+    assert [list(one.audiences) for one in authority.requests if isinstance(one, IssueRequest)] == [
+        ["orders", "watchword"],
+        ["orders", "watchword"],
+        ["orders"],
+    ]
+
+
+def test_secret_goes_into_a_file_and_nowhere_else(watchword: CommandLine, authority: Authority, tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    for arguments in ((), ("--quiet",), ("-o", "json")):
+        ended = watchword(*ISSUE, "--secret-file", str(file), *arguments)
+        assert ended.returncode == 0, ended.stderr
+        assert file.read_text() == issued_secret(authority) + "\n"
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        assert issued_secret(authority) not in ended.stdout + ended.stderr
+
+
+def test_secret_without_a_place_is_not_made(watchword: CommandLine, authority: Authority, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    ended = watchword(*ISSUE, "--secret-file", str(tmp_path / "file" / "secret"))
+    assert ended.returncode == 78
+    assert authority.requests == []
 
 
 def test_request_id_used_before_names_the_token_to_revoke(watchword: CommandLine) -> None:

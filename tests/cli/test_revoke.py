@@ -16,7 +16,14 @@ import pytest
 from tests.cli.authority import Authority
 from tests.cli.conftest import PROCESS_SECONDS_MAX, CommandLine
 from tests.servers import WATCHWORD
-from watchword.v1.token_service_pb2 import PROPAGATION_PENDING, TOKEN_STATE_LIVE, TOKEN_STATE_REVOKED, RevokeRequest
+from watchword.v1.token_service_pb2 import (
+    PROPAGATION_PENDING,
+    TOKEN_STATE_LIVE,
+    TOKEN_STATE_REVOKED,
+    RevokeRequest,
+    Token,
+)
+from watchword_server.cli.revoke_preview import tree
 
 
 def test_token_on_standard_input_is_revoked(watchword: CommandLine, authority: Authority) -> None:
@@ -26,6 +33,54 @@ def test_token_on_standard_input_is_revoked(watchword: CommandLine, authority: A
     assert "COMPLETE" in ended.stdout
     assert authority.tokens[secret].state == TOKEN_STATE_REVOKED
     assert authority.requests == [RevokeRequest(token=secret, reason="LEAKED")]
+
+
+def test_the_own_token_is_revoked_by_presenting_it(watchword: CommandLine, authority: Authority) -> None:
+    ended = watchword("revoke", "--self", "--reason", "RETIRED")
+    assert ended.returncode == 0, ended.stderr
+    assert authority.requests == [RevokeRequest(token=watchword.caller, reason="RETIRED")]
+    assert watchword.caller not in ended.stdout + ended.stderr
+
+
+def test_a_successor_that_lives_on_is_named(watchword: CommandLine, authority: Authority) -> None:
+    secret = authority.add(successor_id="after")
+    ended = watchword("revoke", stdin=secret)
+    assert ended.returncode == 0
+    assert "successor after was left alone" in ended.stderr
+    assert "--cascade takes it too" in ended.stderr
+
+
+def test_dry_run_shows_each_token_below_what_it_hangs_on_and_ends_none(
+    watchword: CommandLine, authority: Authority
+) -> None:
+    root = authority.tokens[authority.add("root")]
+    successor = authority.tokens[authority.add("root", predecessor_id=root.token_id, lineage_id=root.token_id)]
+    child = authority.tokens[authority.add("root", issued_by=successor.token_id)]
+    tied = authority.tokens[authority.add("root", issued_by="gone", tied_to=root.token_id)]
+    ended = watchword("revoke", "--subject", "root", "--cascade", "--dry-run")
+    assert ended.returncode == 0, ended.stderr
+    rows = [line for line in ended.stdout.splitlines() if "root" in line]
+    assert [(line.split()[0], line.split()[1]) for line in rows] == [
+        (root.token_id, "named"),
+        (successor.token_id, "successor"),
+        (child.token_id, "issued"),
+        (tied.token_id, "tied"),
+    ]
+    assert [len(line) - len(line.lstrip()) for line in rows] == [1, 3, 5, 5]
+    assert "4 tokens. Nothing was done" in ended.stderr
+    assert {token.state for token in authority.tokens.values()} == {TOKEN_STATE_LIVE}
+    assert json.loads(watchword("revoke", "--subject", "root", "--dry-run", "-o", "json").stdout)["revoked_count"] == 4
+
+
+def test_dry_run_that_matches_nothing_exits_4(watchword: CommandLine, authority: Authority) -> None:
+    ended = watchword("revoke", "--subject", "nobody", "--dry-run")
+    assert ended.returncode == 4
+    assert "Nothing was done" in ended.stderr
+
+
+def test_a_tree_that_goes_in_circles_is_shown_whole() -> None:
+    tokens = [Token(token_id="a", issued_by="b"), Token(token_id="b", issued_by="a"), Token(token_id="c")]
+    assert sorted(token.token_id for _, _, token in tree(tokens)) == ["a", "b", "c"]
 
 
 def test_pending_says_until_when(watchword: CommandLine, authority: Authority) -> None:
@@ -137,6 +192,7 @@ def test_issued_before_can_be_how_long_ago(watchword: CommandLine, authority: Au
         (["--all", "--issued-before", "2h", "--subject", "x", "--yes"], "more than one thing"),
         (["--all", "--issued-before", "2h"], "add --yes"),
         (["--all", "--issued-before", "yesterday", "--yes"], "2027-01-31T12:00:00Z"),
+        (["--self", "--id", "x"], "more than one thing"),
         (["--id", "x", "--wait", "10ms"], "--no-wait"),
         (["--id", "x", "--wait", "soon"], "90d"),
     ],

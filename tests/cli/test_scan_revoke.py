@@ -66,6 +66,21 @@ def test_json_says_which_were_live(watchword: CommandLine, authority: Authority,
     assert all(secret not in ended.stdout + ended.stderr for secret in authority.tokens)
 
 
+def test_a_successor_that_lives_on_is_named(watchword: CommandLine, authority: Authority, leaks: Path) -> None:
+    found = authority.tokens[(leaks / "a").read_text()]
+    found.successor_id = "after"
+    ended = watchword("scan", "--revoke", str(leaks / "a"))
+    assert ended.returncode == 1
+    assert "its successor after was not found here" in ended.stderr
+    assert f"watchword revoke --id {found.token_id} --cascade --reason LEAKED" in ended.stderr
+
+
+def test_json_names_the_live_successor(watchword: CommandLine, authority: Authority, leaks: Path) -> None:
+    authority.tokens[(leaks / "a").read_text()].successor_id = "after"
+    answer = json.loads(watchword("scan", "--revoke", "-o", "json", str(leaks)).stdout)
+    assert [one["live_successor_id"] for one in answer["findings"]] == ["after", "after", ""]
+
+
 def test_pending_exits_7_and_no_wait_does_not_wait(watchword: CommandLine, authority: Authority, leaks: Path) -> None:
     authority.propagation = PROPAGATION_PENDING
     ended = watchword("scan", "--revoke", "--no-wait", str(leaks / "a"))

@@ -9,6 +9,16 @@ import pytest
 
 from tests.cli.authority import Authority
 from tests.cli.conftest import CommandLine
+from watchword.v1.token_service_pb2 import (
+    VERDICT_REASON_CERTIFICATE_MISMATCH,
+    VERDICT_REASON_IDLE,
+    VERDICT_REASON_NETWORK_MISMATCH,
+    VERDICT_REASON_ROTATED,
+    GetTokenRequest,
+    ValidateRequest,
+    VerdictReason,
+)
+from watchword_server.cli.validate import REASONS
 
 
 def test_active_token_exits_0(watchword: CommandLine, authority: Authority) -> None:
@@ -70,3 +80,34 @@ def test_explanation_of_an_unknown_token_exits_1(watchword: CommandLine) -> None
     ended = watchword("validate", "--as", "orders", "--output", "json", stdin="nonsense")
     assert ended.returncode == 1
     assert json.loads(ended.stdout)["explanation"]["reason"] == "VERDICT_REASON_UNKNOWN"
+
+
+def test_where_a_call_would_come_from_is_sent(watchword: CommandLine, authority: Authority) -> None:
+    secret, digest = authority.add(), bytes(range(32))
+    watchword("validate", "--client-ip", "10.1.2.3", "--certificate-sha256", digest.hex(), stdin=secret)
+    watchword("validate", "--as", "x", "--client-ip", "10.1.2.3", "--certificate-sha256", digest.hex(), stdin=secret)
+    for request in authority.requests:
+        assert isinstance(request, ValidateRequest | GetTokenRequest)
+        assert (request.client_ip, request.certificate_sha256) == ("10.1.2.3", digest)
+
+
+@pytest.mark.parametrize(
+    ("reason", "says"),
+    [
+        (VERDICT_REASON_IDLE, "idle timeout"),
+        (VERDICT_REASON_ROTATED, "Its successor is after."),
+        (VERDICT_REASON_NETWORK_MISMATCH, "--client-ip"),
+        (VERDICT_REASON_CERTIFICATE_MISMATCH, "--certificate"),
+    ],
+)
+def test_each_reason_says_what_to_do(
+    watchword: CommandLine, authority: Authority, reason: VerdictReason.ValueType, says: str
+) -> None:
+    authority.verdict_reason = reason
+    ended = watchword("validate", "--as", "orders", stdin=authority.add(successor_id="after"))
+    assert ended.returncode == 1
+    assert says in ended.stdout
+
+
+def test_every_reason_is_put_into_words() -> None:
+    assert {f"VERDICT_REASON_{name}" for name in REASONS} == set(VerdictReason.keys()) - {"VERDICT_REASON_UNSPECIFIED"}

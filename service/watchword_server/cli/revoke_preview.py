@@ -58,7 +58,7 @@ def nothing_matched(more: str) -> CommandError:
 def tree(tokens: Sequence[Token]) -> Iterator[tuple[int, str, Token]]:
     """Each token once, with its depth below those that were named, and why it is among them; parents first."""
     by_id = {token.token_id: token for token in tokens}
-    heads = {token.lineage_id or token.token_id: token.token_id for token in tokens}
+    heads = {token.lineage_id or token.token_id: token.token_id for token in tokens if token.successor_id not in by_id}
     below: dict[str, list[tuple[str, Token]]] = {}
     for token in tokens:
         parent, why = _parent(token, by_id, heads)

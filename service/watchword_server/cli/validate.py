@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _PROMPT: Final = "Token to validate (not shown): "
 # What each VerdictReason means to an operator, and what to do.
-_REASONS: Final = {
+REASONS: Final = {
     "ACTIVE": "It is good.",
     "SCOPE_MISSING": "It is good, but lacks scopes that the call needs. Issue one that holds them.",
     "MALFORMED": "It is not a token: wrong length, prefix, alphabet or checksum. Was all of it copied?",
@@ -169,7 +169,7 @@ def _explain(session: Session, secret: str, call: _Call, as_verifier: str) -> bo
 
 
 def _in_words(reason: str, token: Token) -> str:
-    words = _REASONS.get(reason, "")
+    words = REASONS.get(reason, "")
     return f"Its successor is {token.successor_id}. {words}" if reason == "ROTATED" and token.successor_id else words
 
 
