@@ -37,6 +37,10 @@ def test_an_unknown_version_has_no_digest() -> None:
     assert Keyring.generate().digest_with(2, b"token") is None
 
 
+def test_an_unknown_scheme_has_no_digest() -> None:
+    assert Keyring.generate().digest_with(1, b"token", 2) is None
+
+
 def test_check_value_tells_peppers_apart_and_is_no_digest_of_a_token() -> None:
     ring = Keyring(1, {1: PEPPER, 2: OTHER})
     assert ring.check_value(1) != ring.check_value(2)

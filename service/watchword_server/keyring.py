@@ -13,7 +13,7 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -31,11 +31,14 @@ _BLOCK_BYTES: Final = 64
 _CHECK_CONSTANT: Final = b"watchword pepper check"
 
 
+Scheme = Callable[[bytes], Callable[[bytes], bytes]]
+
+
 class KeyringError(ValueError):
     """The keyring cannot be used. Its text says what is wrong and never contains a key."""
 
 
-class _Keyed:
+class HmacSha256:
     """HMAC-SHA-256 (RFC 2104) under one key, whose two inner states are computed once instead of with every token."""
 
     __slots__ = ("_inner", "_outer")
@@ -52,26 +55,42 @@ class _Keyed:
         return outer.digest()
 
 
+# How digests are made, by the number that each row carries: from a key to a function of a token. Another one is added
+# here, everywhere, before it becomes a keyring's `scheme`; the rows there are keep theirs until they end.
+# (test_rows_of_two_schemes_are_good_side_by_side)
+HMAC_SHA_256: Final = 1
+SCHEMES: Final[Mapping[int, Scheme]] = MappingProxyType({HMAC_SHA_256: HmacSha256})
+
+
 @dataclass(frozen=True, slots=True)
 class Keyring:
     """Peppers by version. `peppers` is kept out of `repr`."""
 
     current: int
     peppers: Mapping[int, bytes] = field(repr=False)
-    _keyed: Mapping[int, _Keyed] = field(init=False, repr=False, compare=False)
+    scheme: int = HMAC_SHA_256
+    """Of new digests."""
+    schemes: Mapping[int, Scheme] = field(default_factory=lambda: SCHEMES, repr=False)
+    _keyed: Mapping[tuple[int, int], Callable[[bytes], bytes]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _check(self.current, self.peppers)
         object.__setattr__(self, "peppers", MappingProxyType(dict(self.peppers)))
-        object.__setattr__(self, "_keyed", {version: _Keyed(pepper) for version, pepper in self.peppers.items()})
+        keyed = {
+            (number, version): scheme(pepper)
+            for number, scheme in self.schemes.items()
+            for version, pepper in self.peppers.items()
+        }
+        object.__setattr__(self, "_keyed", keyed)
 
     def digest(self, token: bytes) -> bytes:
-        """The 32 bytes to store for a whole token, under the current pepper."""
-        return self._keyed[self.current](token)
+        """The 32 bytes to store for a whole token, by the current scheme under the current pepper."""
+        return self._keyed[self.scheme, self.current](token)
 
-    def digest_with(self, version: int, token: bytes) -> bytes | None:
-        """The digest under the pepper a row names, or None if this keyring lacks it: unavailable, not inactive."""
-        keyed = self._keyed.get(version)
+    def digest_with(self, version: int, token: bytes, scheme: int = HMAC_SHA_256) -> bytes | None:
+        """The digest by the scheme and under the pepper that a row names, or None if one of them is not known here:
+        unavailable, not inactive."""
+        keyed = self._keyed.get((scheme, version))
         return None if keyed is None else keyed(token)
 
     @property
@@ -81,7 +100,7 @@ class Keyring:
 
     def check_value(self, version: int) -> bytes:
         """What the database keeps to recognise this pepper: the HMAC of a constant. Raises KeyError if unknown."""
-        return self._keyed[version](_CHECK_CONSTANT)
+        return self._keyed[HMAC_SHA_256, version](_CHECK_CONSTANT)
 
     @classmethod
     def load(cls, text: str) -> Self:

@@ -160,11 +160,12 @@ class Issuing:
             allowed_networks=order.allowed_networks,
             certificate_sha256=order.certificate_sha256,
             tied_to=tied_to,
+            digest_scheme=minted.digest_scheme,
         )
         outcome = await self._store.issue(NewToken(record, actor, order.request_id))
         match outcome:
-            case Issued(created_at):
-                return IssuedToken(minted.token, record._replace(created_at=created_at))
+            case Issued(created_at, expires_at):
+                return IssuedToken(minted.token, record._replace(created_at=created_at, expires_at=expires_at))
             case RequestIdUsed(used_for):
                 raise RequestIdUsedError(used_for)
             case SubjectBlocked(subject):

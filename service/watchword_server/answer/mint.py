@@ -17,6 +17,7 @@ class Minted(NamedTuple):
 
     token: ParsedToken
     pepper_version: int
+    digest_scheme: int
     digest: bytes
     expires_at: datetime
 
@@ -36,7 +37,8 @@ class Mint:
         ends_at_ms = (ends_at - _UNIX_EPOCH) // _MILLISECOND
         token = new_token(new_token_id(ends_at_ms), self._token_prefix)
         digest = self._digests.digest(token.text)
-        return Minted(token, self._digests.current, digest, _UNIX_EPOCH + ends_at_ms * _MILLISECOND)
+        expires_at = _UNIX_EPOCH + ends_at_ms * _MILLISECOND
+        return Minted(token, self._digests.current, self._digests.scheme, digest, expires_at)
 
     def idle_expires_at(self, idle_timeout: timedelta | None, now: datetime) -> datetime | None:
         """When a new session ends that is never used. None without an idle timeout."""

@@ -27,12 +27,17 @@ class Digests(Protocol):
         """The version that new tokens are stored with."""
         ...
 
-    def digest(self, token: bytes) -> bytes:
-        """The digest under the current version."""
+    @property
+    def scheme(self) -> int:
+        """How the digests of new tokens are made."""
         ...
 
-    def digest_with(self, version: int, token: bytes) -> bytes | None:
-        """The digest under a version; None if this process does not have it."""
+    def digest(self, token: bytes) -> bytes:
+        """The digest by the current scheme under the current version."""
+        ...
+
+    def digest_with(self, version: int, token: bytes, scheme: int) -> bytes | None:
+        """The digest by a scheme under a version; None if this process does not have one of them."""
         ...
 
 
@@ -41,7 +46,7 @@ def proves(digests: Digests, token: ParsedToken, record: TokenRecord | None) -> 
     if record is None:
         hmac.compare_digest(digests.digest(token.text), _NO_DIGEST)
         return False
-    digest = digests.digest_with(record.pepper_version, token.text)
+    digest = digests.digest_with(record.pepper_version, token.text, record.digest_scheme)
     if digest is None:
         raise PepperUnknownError(record.pepper_version)
     return hmac.compare_digest(digest, record.digest)

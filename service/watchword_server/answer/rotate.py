@@ -91,7 +91,7 @@ class Rotating:
             token_id=minted.token.token_id,
             pepper_version=minted.pepper_version,
             digest=minted.digest,
-            digest_scheme=TokenRecord._field_defaults["digest_scheme"],
+            digest_scheme=minted.digest_scheme,
             created_at=now,
             expires_at=minted.expires_at,
             idle_expires_at=self._mint.idle_expires_at(rotated.idle_timeout, now),
