@@ -17,7 +17,6 @@ from watchword.bearer import bearer_token
 from watchword.status import details_trailer, reason_detail, retry_detail
 from watchword.token import format_token_id, new_token, new_token_id
 from watchword.v1 import token_service_pb2 as pb
-from watchword.v1 import token_service_pb2_grpc as pb_grpc
 
 
 @dataclass(slots=True)
@@ -54,10 +53,10 @@ class Refusal:
     """Only once it has done what it was asked: the answer is lost."""
 
 
-class Rotating(pb_grpc.TokenServiceServicer):
+class Rotating:
     """Knows the tokens that were made here. `refuse` says what becomes of the next call of a method."""
 
-    def __init__(self, *, life_seconds: float = 4.0, grace_seconds: float = 2.0) -> None:
+    def __init__(self, *, life_seconds: float = 10.0, grace_seconds: float = 5.0) -> None:
         self.life_seconds = life_seconds
         self.grace_seconds = grace_seconds
         self.refuse: Callable[[str], Refusal | None] = lambda method: None
@@ -102,14 +101,14 @@ class Rotating(pb_grpc.TokenServiceServicer):
         """All that were ever made."""
         return list(self._made)
 
-    def WhoAmI(self, request: pb.WhoAmIRequest, context: grpc.ServicerContext) -> pb.WhoAmIResponse:
+    def who_am_i(self, request: pb.WhoAmIRequest, context: grpc.ServicerContext) -> pb.WhoAmIResponse:
         refusal = self._admit("WhoAmI", context)
         response = pb.WhoAmIResponse(token=self._caller(context).message())
         if refusal:
             _abort(context, refusal)
         return response
 
-    def Rotate(self, request: pb.RotateRequest, context: grpc.ServicerContext) -> pb.RotateResponse:
+    def rotate(self, request: pb.RotateRequest, context: grpc.ServicerContext) -> pb.RotateResponse:
         refusal = self._admit("Rotate", context)
         with self._lock:
             self.requests.append(request)
@@ -156,7 +155,15 @@ class Rotating(pb_grpc.TokenServiceServicer):
 def serve_rotating(service: Rotating, address: str = "127.0.0.1:0") -> Iterator[str]:
     """Serves it; where."""
     server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.so_reuseport", 0)])
-    pb_grpc.add_TokenServiceServicer_to_server(service, server)
+    methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+        "WhoAmI": grpc.unary_unary_rpc_method_handler(
+            service.who_am_i, pb.WhoAmIRequest.FromString, pb.WhoAmIResponse.SerializeToString
+        ),
+        "Rotate": grpc.unary_unary_rpc_method_handler(
+            service.rotate, pb.RotateRequest.FromString, pb.RotateResponse.SerializeToString
+        ),
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("watchword.v1.TokenService", methods),))
     port = server.add_insecure_port(address)
     server.start()
     try:

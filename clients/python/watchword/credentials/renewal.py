@@ -220,7 +220,7 @@ class Renewal:
             _LOGGER.warning("there is no token to renew: %s", sentence_of(cause))
         self._is_unreadable = True
         self._last_error = cause
-        self._wait(self._uniform(times.LOOK_SECONDS_MAX / 2, times.LOOK_SECONDS_MAX))
+        self._wait(self._uniform(times.UNREADABLE_SECONDS_MAX / 2, times.UNREADABLE_SECONDS_MAX))
 
     def status(self) -> RenewalStatus:
         """How it is doing."""
