@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -36,8 +37,8 @@ class Authority(
     audit_service_pb2_grpc.AuditServiceServicer,
     fleet_service_pb2_grpc.FleetServiceServicer,
 ):
-    """Tokens in a dictionary. `refusal`, once set, answers every call, or with `refuses_after` those after so many;
-    `fleet_refusal` those about the fleet.
+    """Tokens in a dictionary. `refusal`, once set, answers every call, or with `refuses_after` those after so many,
+    `refusals_max` of them; `fleet_refusal` those about the fleet.
 
     While `released` is not set, Revoke waits, as it does for a verifier that is slow.
     """
@@ -53,6 +54,7 @@ class Authority(
         self.request_ids: dict[str, str] = {}
         self.refusal: tuple[grpc.StatusCode, str, tuple[Message, ...]] | None = None
         self.refuses_after = 0
+        self.refusals_max = sys.maxsize
         self.verdict_reason = token_service_pb2.VERDICT_REASON_UNSPECIFIED
         self.fleet_refusal: grpc.StatusCode | None = None
         self.propagation = token_service_pb2.PROPAGATION_COMPLETE
@@ -221,7 +223,7 @@ class Authority(
     def _admit(self, request: Message, context: Any) -> None:
         self.requests.append(request)
         self.bearers.append(bearer_token(context.invocation_metadata()))
-        if self.refusal is not None and len(self.requests) > self.refuses_after:
+        if self.refusal is not None and 0 < len(self.requests) - self.refuses_after <= self.refusals_max:
             code, message, details = self.refusal
             refuse(context, code, message, *details)
 

@@ -17,7 +17,7 @@ _HEX: Final = re.compile(r"(?:[0-9a-f]{2}:?){32}", re.ASCII | re.IGNORECASE)
 _FILE_BYTES_MAX: Final = 1 << 20
 _PEM_BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
 _PEM_END: Final = b"-----END CERTIFICATE-----"
-_DER_SEQUENCE: Final = 0x30
+_DER_SEQUENCE: Final = b"\x30"
 
 
 def certificate_sha256(file: Path | None, text: str) -> bytes:
@@ -67,16 +67,17 @@ def _der(file: Path) -> bytes:
             "FILE_UNREADABLE",
         ) from None
     begin = raw.find(_PEM_BEGIN)
-    if begin < 0:
-        if raw[:1] == bytes([_DER_SEQUENCE]) and len(raw) <= _FILE_BYTES_MAX:
-            return raw
+    der = raw
+    if begin >= 0:
+        # The first of a chain is the client's own.
+        end = raw.find(_PEM_END, begin) + len(_PEM_END)
+        try:
+            der = ssl.PEM_cert_to_DER_cert(raw[begin:end].decode("ascii"))
+        except ValueError:
+            raise _no_certificate(file) from None
+    if der[:1] != _DER_SEQUENCE or len(der) > _FILE_BYTES_MAX:
         raise _no_certificate(file)
-    # The first of a chain is the client's own.
-    end = raw.find(_PEM_END, begin)
-    try:
-        return ssl.PEM_cert_to_DER_cert(raw[begin : end + len(_PEM_END)].decode("ascii"))
-    except ValueError:
-        raise _no_certificate(file) from None
+    return der
 
 
 def _no_certificate(file: Path) -> CommandError:
