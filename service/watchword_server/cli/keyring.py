@@ -2,7 +2,7 @@
 
 A rotation takes three steps, because every server of a database has to know a key before any of them uses it: add a
 version and distribute the file, restart; make it current and distribute, restart; drop the old one, once no live token
-needs it.
+needs it (keyring_drop.py).
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ def add_version(file: FileOption = None, print_instead: PrintOption = False) -> 
     with server_side("keyring add-version"):
         from watchword_server.keyring import PEPPER_BYTES, Keyring
 
-        path = _path(file)
-        keyring = _load(path)
+        path = keyring_path(file)
+        keyring = load_keyring(path)
         version = max(keyring.peppers) + 1
         changed = Keyring(keyring.current, {**keyring.peppers, version: secrets.token_bytes(PEPPER_BYTES)})
         done = f"Version {version} is in {path}; {keyring.current} is still current. "
         done += f"Bring the file to every server, restart them, then: watchword keyring make-current {version}"
-        _finish(path, changed, print_instead, done)
+        finish(path, changed, print_instead, done)
 
 
 def make_current(
@@ -73,8 +73,8 @@ def make_current(
     with server_side("keyring make-current"):
         from watchword_server.keyring import Keyring
 
-        path = _path(file)
-        keyring = _load(path)
+        path = keyring_path(file)
+        keyring = load_keyring(path)
         if version not in keyring.peppers:
             raise CommandError(
                 f"{path} has no version {version}",
@@ -84,13 +84,13 @@ def make_current(
             )
         done = f"Version {version} is current in {path}. Restart the servers; keep the older versions while live "
         done += "tokens need them (`watchword doctor` tells)."
-        _finish(path, Keyring(version, keyring.peppers), print_instead, done)
+        finish(path, Keyring(version, keyring.peppers), print_instead, done)
 
 
 def show_versions(file: FileOption = None, output: OutputOption = OutputFormat.TABLE) -> None:
     """List the versions in a keyring, without their keys."""
     with server_side("keyring show-versions"):
-        keyring = _load(_path(file))
+        keyring = load_keyring(keyring_path(file))
     writer = Output(output)
     if writer.is_json:
         writer.json({"current": keyring.current, "versions": sorted(keyring.peppers)})
@@ -99,11 +99,13 @@ def show_versions(file: FileOption = None, output: OutputOption = OutputFormat.T
         writer.table([Column("version"), Column("")], rows)
 
 
-def _path(file: Path | None) -> Path:
+def keyring_path(file: Path | None) -> Path:
+    """The file that was named, or the data folder's."""
     return file if file is not None else data_folder(os.environ) / KEYRING_FILE
 
 
-def _load(path: Path) -> Keyring:
+def load_keyring(path: Path) -> Keyring:
+    """Reads a keyring. Raises CommandError, KeyringError."""
     from watchword_server.keyring import Keyring
 
     try:
@@ -117,7 +119,8 @@ def _load(path: Path) -> Keyring:
         ) from None
 
 
-def _finish(path: Path, keyring: Keyring, print_instead: bool, done: str) -> None:
+def finish(path: Path, keyring: Keyring, print_instead: bool, done: str) -> None:
+    """Puts a changed keyring in place and says so; or prints it and leaves the file as it is."""
     from watchword_server.private_file import replace_private_file
 
     output = Output(OutputFormat.TABLE)

@@ -17,6 +17,7 @@ from watchword_server.cli import (
     doctor,
     issue,
     keyring,
+    keyring_drop,
     narrow,
     restored,
     revoke,
@@ -113,6 +114,7 @@ def build() -> typer.Typer:
             "new": keyring.new,
             "add-version": keyring.add_version,
             "make-current": keyring.make_current,
+            "drop-version": keyring_drop.drop_version,
             "show-versions": keyring.show_versions,
         },
     )
