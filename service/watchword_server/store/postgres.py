@@ -137,6 +137,10 @@ class PostgresStore:
                 wanted.subject,
                 wanted.issued_by,
                 wanted.include_inactive,
+                wanted.owner,
+                wanted.kind,
+                wanted.expiring_within,
+                wanted.unused_for,
                 wanted.limit,
                 timeout=self._timeout_seconds,
             )
