@@ -213,7 +213,7 @@ async def test_request_id_answers_with_the_id_and_never_the_secret(authority: Au
 async def test_issuer_revoked_after_it_was_authenticated_issues_nothing(authority: Authority) -> None:
     admin = await authority.unasked()
     snapshot = await authority.snapshot(admin.token)
-    await authority.revoking.revoke(admin.record, ACTOR, RevokeOrder(admin.token, Selector()), snapshot)
+    await authority.revoking.revoke(admin.record, ACTOR, RevokeOrder(admin.token, Selector(), force=True), snapshot)
     with pytest.raises(CallerUnknownError) as caught:
         await authority.issue(admin, IssueOrder("caller", ("orders",)))
     assert caught.value.reason == "TOKEN_INACTIVE"
@@ -225,7 +225,7 @@ async def test_whoever_presents_a_token_may_end_it_and_a_guess_ends_nothing(auth
     snapshot = await authority.snapshot(victim.token)
     guess = RevokeOrder(forged(victim.token), Selector())
     assert (await authority.revoking.revoke(holder.record, ACTOR, guess, snapshot)).count == 0
-    presented = RevokeOrder(victim.token, Selector())
+    presented = RevokeOrder(victim.token, Selector(), force=True)
     assert (await authority.revoking.revoke(holder.record, ACTOR, presented, snapshot)).count == 1
 
 
