@@ -12,33 +12,22 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from watchword.scope import covers
-from watchword.token import ParsedToken, format_token_id
+from watchword.token import format_token_id
 from watchword.v1 import audit_service_pb2 as audit_pb
 from watchword.v1 import token_service_pb2 as pb
 from watchword_server.answer.errors import FieldsInvalidError
 from watchword_server.replica.propagation import Reached
 from watchword_server.rules.tokens import Grant, TokenKind, TokenRecord
-from watchword_server.rules.verdicts import Reason, Verdict, is_bound
-from watchword_server.store.contract import Position, ScopeEntry, ServiceUse, Snapshot
+from watchword_server.store.contract import Position, ScopeEntry, ServiceUse
 from watchword_server.store.event_contract import AuditEvent
 
-# How long a verifier under a live lease may keep an answer: ValidateResponse.cacheable_for.
-CACHEABLE_ACTIVE_MAX: Final = timedelta(hours=1)
-CACHEABLE_INACTIVE_SECONDS: Final = 60
-_CACHEABLE_ACTIVE_SECONDS: Final = int(CACHEABLE_ACTIVE_MAX.total_seconds())
 _UNIX_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # Sums of dates end at year 9999; protobuf's durations may be longer (10,000 years).
 _DURATION_SECONDS_MAX: Final = 315_576_000_000
 
-REASONS: Final[Mapping[Reason, pb.VerdictReason.ValueType]] = {
-    reason: pb.VerdictReason.Value(f"VERDICT_REASON_{reason.name}") for reason in Reason
-}
-
 _KINDS: Final[Mapping[TokenKind, pb.TokenKind.ValueType]] = {
     kind: pb.TokenKind.Value(f"TOKEN_KIND_{kind.name}") for kind in TokenKind
 }
-# What a bound token is judged by where the verifier does not compare itself: true of this one call and of no other.
-_OF_ONE_CALL: Final = frozenset({Reason.NETWORK_MISMATCH, Reason.CERTIFICATE_MISMATCH})
 
 
 def duration_message(delta: timedelta) -> Duration:
@@ -173,63 +162,6 @@ def _usage_message(record: TokenRecord, usage: Sequence[ServiceUse]) -> pb.Token
     if usage:
         message.last_used_at.CopyFrom(timestamp_message(max(use.last_used_at for use in usage)))
     return message
-
-
-def fill_verdict(
-    message: pb.ValidateResponse,
-    verdict: Verdict,
-    token: ParsedToken | None,
-    snapshot: Snapshot,
-    *,
-    enforces_bindings: bool,
-) -> None:
-    """What a verifier is told of a token it presented. Every reason for "no" looks the same.
-
-    The message is filled in place: building nested messages first and copying them costs twice as much.
-    """
-    message.position.epoch = snapshot.position.epoch.bytes
-    message.position.number = snapshot.position.number
-    reason, record = verdict.reason, verdict.record
-    if reason is Reason.ACTIVE:
-        active = message.active
-    elif reason is Reason.SCOPE_MISSING:
-        message.insufficient.missing_scopes.extend(verdict.missing)
-        active = message.insufficient.token
-    else:
-        message.inactive.SetInParent()
-        if reason not in _OF_ONE_CALL:
-            message.cacheable_for.seconds = CACHEABLE_INACTIVE_SECONDS
-        return
-    assert record is not None
-    assert token is not None
-    active.token_id = token.id_text
-    active.subject = record.subject
-    active.scopes.extend(record.scopes)
-    active.audiences.extend(record.audiences)
-    if record.metadata:
-        active.metadata.update(record.metadata)
-    life = record.ends_at - snapshot.now
-    remaining = active.remaining
-    remaining.seconds = life.days * 86_400 + life.seconds
-    remaining.nanos = life.microseconds * 1000
-    if is_bound(record):
-        if not enforces_bindings:
-            # Judged for this one call. (test_a_bound_token_judged_here_is_never_cached)
-            return
-        active.bindings.allowed_networks.extend(record.allowed_networks)
-        active.bindings.certificate_sha256 = record.certificate_sha256
-    if record.idle_expires_at is not None:
-        # A session that is in use comes back to be counted before it would end for want of use.
-        life = min(life, (record.idle_expires_at - snapshot.now) / 2)
-    if life < CACHEABLE_ACTIVE_MAX:
-        message.cacheable_for.CopyFrom(duration_message(life))
-    else:
-        message.cacheable_for.seconds = _CACHEABLE_ACTIVE_SECONDS
-
-
-def explanation_message(verdict: Verdict) -> pb.Explanation:
-    """What an operator is told."""
-    return pb.Explanation(reason=REASONS[verdict.reason], missing_scopes=verdict.missing)
 
 
 def scope_message(entry: ScopeEntry) -> pb.Scope:

@@ -12,6 +12,7 @@ from watchword_server.request import messages, pages
 from watchword_server.request.pipeline import Call, Method
 from watchword_server.request.presented import token_field_if_set, well_formed
 from watchword_server.request.token_service import PATH
+from watchword_server.request.verdict_messages import explanation_message
 from watchword_server.rules.fields import Faults
 from watchword_server.rules.tokens import TokenRecord
 from watchword_server.rules.verdicts import Evidence, Reason, judge
@@ -75,7 +76,7 @@ class TokenReading:
                 required=request.required_scopes,
                 evidence=evidence,
             )
-            response = pb.GetTokenResponse(explanation=messages.explanation_message(verdict))
+            response = pb.GetTokenResponse(explanation=explanation_message(verdict))
             # The record comes along only if the secret was right: a guess is shown nothing.
             if verdict.record is not None and verdict.reason is not Reason.SECRET_MISMATCH:
                 response.token.CopyFrom(await self._used(verdict.record, call.snapshot))
@@ -91,7 +92,7 @@ class TokenReading:
                 now=snapshot.now,
                 evidence=evidence,
             )
-            response.explanation.CopyFrom(messages.explanation_message(verdict))
+            response.explanation.CopyFrom(explanation_message(verdict))
         return response
 
     async def list_tokens(self, call: Call[pb.ListTokensRequest]) -> pb.ListTokensResponse:
