@@ -65,10 +65,12 @@ class SyncSubject:
 class Rig:
     """A served authority and the way to verifiers that watch it."""
 
-    def __init__(self, kind: str, lease_seconds: float = LEASE_SECONDS) -> None:
+    def __init__(
+        self, kind: str, lease_seconds: float = LEASE_SECONDS, usage_every_seconds: float | None = None
+    ) -> None:
         self.kind = kind
         self.authority = FakeAuthority()
-        self.watch = FakeWatch(self.authority, lease_seconds)
+        self.watch = FakeWatch(self.authority, lease_seconds, usage_every_seconds)
         self.own_token = self.authority.issue("orders", scopes=["watchword.validate"], audiences=["watchword"])
 
     def issue(self, *scopes: str) -> str:

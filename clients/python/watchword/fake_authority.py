@@ -44,6 +44,21 @@ class TokenRotatedError(ValueError):
         self.successor_id = successor_id
 
 
+@dataclass(frozen=True, slots=True)
+class ReportedUse:
+    """What a caching verifier reported of one token: what it admitted from memory since it last reported."""
+
+    service: str
+    """The verifier's subject."""
+    token_id: str
+    use_count: int
+    ago_seconds: float
+    address: str
+    scopes: tuple[str, ...]
+    refused_count: int
+    refused_address: str
+
+
 @dataclass(slots=True)
 class Issued:
     """A token as the fake keeps it."""
@@ -89,6 +104,8 @@ class FakeAuthority:
         """As the positions of every authority have one."""
         self.checks_count = 0
         """How many checks were answered or failed since the beginning."""
+        self.reported: list[ReportedUse] = []
+        """What was reported, in the order it came."""
 
     def issue(
         self,

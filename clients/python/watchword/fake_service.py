@@ -49,6 +49,7 @@ def serve(
     address: str = "127.0.0.1:0",
     *,
     lease_seconds: float = LEASE_SECONDS_DEFAULT,
+    usage_every_seconds: float | None = None,
     watch: FakeWatch | None = None,
 ) -> Iterator[str]:
     """Serves `authority` in the clear on a loopback port and gives `host:port`, until the end of the block.
@@ -58,10 +59,11 @@ def serve(
     audience `watchword`. Grants, kinds and owners are not imitated.
 
     Caching verifiers may watch and are granted leases of `lease_seconds`. Revoke answers when each of them knows, or
-    its lease has run out; FakeAuthority.revoke does not wait for them. Up to 16 may watch at a time. `watch`, instead
-    of `lease_seconds`, is for tests that make watches fail.
+    its lease has run out; FakeAuthority.revoke does not wait for them. Up to 16 may watch at a time. With
+    `usage_every_seconds` they report so often what they admitted from memory, to FakeAuthority.reported. `watch`,
+    instead of both, is for tests that make watches fail.
     """
-    watch = watch or FakeWatch(authority, lease_seconds)
+    watch = watch or FakeWatch(authority, lease_seconds, usage_every_seconds)
     policy = Policy(
         table={
             _SERVICE + "Issue": ["watchword.issue"],

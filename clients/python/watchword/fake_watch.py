@@ -11,13 +11,15 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
+from uuid import UUID
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
 
-from watchword.fake_authority import FakeAuthority
+from watchword.fake_authority import FakeAuthority, ReportedUse
+from watchword.identity import current_identity
 from watchword.lease import LEASE_SECONDS_DEFAULT, recorder_end
-from watchword.token import parse_token_id
+from watchword.token import format_token_id, parse_token_id
 from watchword.v1 import verifier_service_pb2 as pb
 from watchword.v1 import verifier_service_pb2_grpc as pb_grpc
 from watchword.v1.token_service_pb2 import Position
@@ -36,11 +38,19 @@ class _Verifier:
 
 
 class FakeWatch(pb_grpc.VerifierServiceServicer):
-    """Tells verifiers what `authority` revokes. Thread-safe."""
+    """Tells verifiers what `authority` revokes, and takes their reports, if `usage_every_seconds` asks for them.
+    Thread-safe.
+    """
 
-    def __init__(self, authority: FakeAuthority, lease_seconds: float = LEASE_SECONDS_DEFAULT) -> None:
+    def __init__(
+        self,
+        authority: FakeAuthority,
+        lease_seconds: float = LEASE_SECONDS_DEFAULT,
+        usage_every_seconds: float | None = None,
+    ) -> None:
         self._authority: Final = authority
         self._lease_seconds: Final = lease_seconds
+        self._usage_every_seconds: Final = usage_every_seconds
         self._changed: Final = threading.Condition()
         self._verifiers: dict[bytes, _Verifier] = {}
         self.renewals_count = 0
@@ -78,11 +88,13 @@ class FakeWatch(pb_grpc.VerifierServiceServicer):
         first = next(requests, None)
         if first is None or first.WhichOneof("message") != "hello":
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the first message is no hello")
-        key = first.hello.verifier_key
+        key, service = first.hello.verifier_key, current_identity().subject
         outbox: queue.SimpleQueue[pb.WatchResponse | None] = queue.SimpleQueue()
         stop_listening = self._join(first.hello, outbox)
         context.add_callback(lambda: outbox.put(None))
-        threading.Thread(target=self._read, args=(key, requests, outbox), name="fake-watch", daemon=True).start()
+        threading.Thread(
+            target=self._read, args=(key, service, requests, outbox), name="fake-watch", daemon=True
+        ).start()
         try:
             yield from iter(outbox.get, None)
         finally:
@@ -106,6 +118,7 @@ class FakeWatch(pb_grpc.VerifierServiceServicer):
                         lease=_duration(self._lease_seconds),
                         renew_every=_duration(self._lease_seconds / _RENEWALS_PER_LEASE),
                         position=begins_at,
+                        usage_every=_duration(self._usage_every_seconds) if self._usage_every_seconds else None,
                     )
                 )
             )
@@ -121,11 +134,18 @@ class FakeWatch(pb_grpc.VerifierServiceServicer):
         return stop_listening
 
     def _read(
-        self, key: bytes, requests: Iterator[pb.WatchRequest], outbox: queue.SimpleQueue[pb.WatchResponse | None]
+        self,
+        key: bytes,
+        service: str,
+        requests: Iterator[pb.WatchRequest],
+        outbox: queue.SimpleQueue[pb.WatchResponse | None],
     ) -> None:
         try:
             for request in requests:
-                self._take(key, request, outbox)
+                if request.WhichOneof("message") == "usage":
+                    self._authority.reported += [_reported(service, use) for use in request.usage.uses]
+                else:
+                    self._take(key, request, outbox)
         except Exception:
             return
         finally:
@@ -160,6 +180,19 @@ class FakeWatch(pb_grpc.VerifierServiceServicer):
 
     def _position(self, number: int) -> Position:
         return Position(epoch=self._authority.epoch, number=number)
+
+
+def _reported(service: str, use: pb.Use) -> ReportedUse:
+    return ReportedUse(
+        service,
+        format_token_id(UUID(bytes=use.token_id)),
+        use.use_count,
+        use.ago.seconds + use.ago.nanos / _NANOS,
+        use.address,
+        tuple(use.scopes),
+        use.refused_count,
+        use.refused_address,
+    )
 
 
 def _duration(seconds: float) -> Duration:

@@ -5,7 +5,7 @@ token = authority.issue("alice", scopes=["orders.read"])
 server = grpc.aio.server(interceptors=[ServerInterceptor(authority.verifier("orders"), policy)])
 """
 
-from watchword.fake_authority import BlockingFakeVerifier, FakeAuthority, FakeVerifier
+from watchword.fake_authority import BlockingFakeVerifier, FakeAuthority, FakeVerifier, ReportedUse
 from watchword.fake_service import serve
 
-__all__ = ["BlockingFakeVerifier", "FakeAuthority", "FakeVerifier", "serve"]
+__all__ = ["BlockingFakeVerifier", "FakeAuthority", "FakeVerifier", "ReportedUse", "serve"]
