@@ -1,0 +1,56 @@
+"""Renews the token in a file, and kills itself at a step. Run as a program by test_renewing_killed.py."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from functools import partial
+from pathlib import Path
+
+from watchword.credentials.place_file import SharedTokenFile
+from watchword.credentials.renewal import Renewal
+from watchword.sync import RenewingToken, connect
+
+STEPS = ("before the call", "before the file is written", "before the file is replaced", "after the file was replaced")
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class KilledPlace(SharedTokenFile):
+    """A token's file, and the end of this process."""
+
+    def __init__(self, path: Path, step: str) -> None:
+        super().__init__(path)
+        self._step = step
+
+    def prepare(self, token_id: str) -> str:
+        request_id = super().prepare(token_id)
+        if self._step == STEPS[0]:
+            kill()
+        return request_id
+
+    def store(self, token: str) -> None:
+        if self._step == STEPS[1]:
+            kill()
+        if self._step == STEPS[2]:
+            Path.replace = lambda *paths: kill()  # type: ignore[method-assign,assignment]  # nothing comes after it
+        super().store(token)
+
+    def stored(self, token: str) -> None:
+        kill()
+
+
+def main(address: str, path: str, step: str, grace_seconds: str) -> None:
+    # Due at once.
+    new_renewal = partial(Renewal, uniform=lambda low, high: low / 100, grace_seconds=float(grace_seconds))
+    token = RenewingToken(KilledPlace(Path(path), step), new_renewal)
+    with connect(address, token=token) as authority, token.renewing(authority):
+        threading.Event().wait(60)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
