@@ -130,7 +130,7 @@ async def check_aio(authority: FakeAuthority) -> None:
     server.add_generic_rpc_handlers((handlers(AioEcho()),))
     target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()
-    token = authority.issue("alice", scopes=["echo.*"], audiences=["echo"])
+    token = authority.issue("alice", scopes=["echo.*"], audiences=["echo"], allowed_networks=["127.0.0.0/8"])
     try:
         async with watchword.aio.connect(target, token=token) as channel:
             for kind in KINDS:
@@ -154,7 +154,7 @@ def check_sync(authority: FakeAuthority) -> None:
     server.add_generic_rpc_handlers((handlers(SyncEcho()),))
     target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
-    token = authority.issue("alice", scopes=["echo.*"], audiences=["echo"])
+    token = authority.issue("alice", scopes=["echo.*"], audiences=["echo"], allowed_networks=["127.0.0.0/8"])
     try:
         with watchword.sync.connect(target, token=token) as channel:
             for kind in KINDS:
@@ -176,6 +176,10 @@ def refusals(authority: FakeAuthority, good: str) -> Iterator[tuple[str, grpc.St
     """Tokens that must not be admitted, the good one among them once it is revoked."""
     weak = authority.issue("alice", scopes=["echo.listen"], audiences=["echo"])
     yield "a missing scope", grpc.StatusCode.PERMISSION_DENIED, "SCOPE_MISSING", weak
+    elsewhere = authority.issue("alice", scopes=["echo.*"], audiences=["echo"], allowed_networks=["10.0.0.0/8"])
+    yield "another network", grpc.StatusCode.UNAUTHENTICATED, "TOKEN_INACTIVE", elsewhere
+    unproven = authority.issue("alice", scopes=["echo.*"], audiences=["echo"], certificate_sha256=bytes(32))
+    yield "no certificate", grpc.StatusCode.UNAUTHENTICATED, "TOKEN_INACTIVE", unproven
     foreign = authority.issue("alice", scopes=["echo.*"], audiences=["till"])
     yield "another audience", grpc.StatusCode.UNAUTHENTICATED, "TOKEN_INACTIVE", foreign
     authority.revoke(good)
