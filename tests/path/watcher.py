@@ -159,8 +159,8 @@ def duration(seconds: float) -> Duration:
 
 
 @contextmanager
-def attached(party: Party) -> Iterator[Watcher]:
+def attached(party: Party, *, lease_seconds: float = 2.0) -> Iterator[Watcher]:
     """A watcher with a lease, which it releases at the end if its stream lasts."""
-    with Watcher(party) as watcher:
+    with Watcher(party, lease_seconds=lease_seconds) as watcher:
         yield watcher.attach()
         watcher.leave()

@@ -11,12 +11,13 @@ from uuid import UUID
 import grpc
 import pytest
 
-from watchword.token import new_token, new_token_id
+from tests.clocks import ManualClock
+from watchword.token import ParsedToken, new_token, new_token_id
 from watchword.v1 import token_service_pb2 as pb
 from watchword_server.keyring import Keyring
 from watchword_server.request.access import Access
 from watchword_server.request.audit_trail import AuditTrail
-from watchword_server.request.permits import Permits
+from watchword_server.request.permits import LATE_SECONDS, Lateness, Permits
 from watchword_server.request.pipeline import (
     LARGE_CALLS_MAX,
     UNPROVED_BYTES_MAX,
@@ -26,6 +27,7 @@ from watchword_server.request.pipeline import (
     Surroundings,
     handler,
 )
+from watchword_server.request.rates import Rates
 from watchword_server.rules.tokens import TokenRecord
 from watchword_server.store.contract import Position, Snapshot, Store
 from watchword_server.store.event_contract import Event
@@ -51,8 +53,11 @@ class AbortedError(Exception):
 class Context:
     """What a handler sees of a call."""
 
+    def __init__(self, token: ParsedToken = TOKEN) -> None:
+        self._token = token
+
     def invocation_metadata(self) -> Sequence[tuple[str, str]]:
-        return (("authorization", "Bearer " + TOKEN.text.decode()),)
+        return (("authorization", "Bearer " + self._token.text.decode()),)
 
     def time_remaining(self) -> None:
         return None
@@ -81,8 +86,10 @@ class Rows:
 
     def __init__(self, *records: TokenRecord) -> None:
         self._rows = {record.token_id: record for record in records}
+        self.reads = 0
 
     async def read(self, token_ids: Sequence[UUID]) -> Snapshot:
+        self.reads += 1
         return Snapshot(self._rows, Position(UUID(int=1), 1), NOW)
 
 
@@ -108,9 +115,11 @@ async def unrecorded(events: Sequence[Event]) -> None:
     """Where nobody reads the audit log."""
 
 
-def issue_to(store: Rows, answer: Any = answered) -> Handler:
-    method = Method("/x/Issue", cast(type[pb.IssueRequest], Decoded), answer)
-    surroundings = Surroundings(cast(Store, store), KEYRING, Permits(100), "ww_", AuditTrail(unrecorded))
+def issue_to(
+    store: Rows, answer: Any = answered, *, permits: Permits | None = None, rates: Rates | None = None
+) -> Handler:
+    method = Method("/x/Issue", cast(type[pb.IssueRequest], Decoded), answer, rates=rates)
+    surroundings = Surroundings(cast(Store, store), KEYRING, permits or Permits(100), "ww_", AuditTrail(unrecorded))
     return handler(method, Access(("watchword.issue",), "issue"), surroundings, Unmetered())
 
 
@@ -150,3 +159,43 @@ async def test_few_large_requests_are_unpacked_at_a_time() -> None:
     issue = issue_to(Rows(caller("watchword.issue")), lingering)
     await asyncio.gather(*(issue(LARGE, Context()) for _ in range(5 * LARGE_CALLS_MAX)))
     assert most == LARGE_CALLS_MAX
+
+
+async def test_a_call_that_finds_the_loop_late_is_refused_until_it_has_caught_up() -> None:
+    busy = 0.0
+    lateness = Lateness(busy_clock=lambda: busy)
+    causes: list[str] = []
+    issue = issue_to(Rows(caller("watchword.issue")), permits=Permits(100, lateness, count_shed=causes.append))
+    assert await issue(b"", Context()) == pb.IssueResponse()
+    lateness.turn()
+    lateness.due_at, busy = 0.0, LATE_SECONDS + 0.001
+    with pytest.raises(AbortedError) as caught:
+        await issue(b"", Context())
+    assert (caught.value.code, causes) == (grpc.StatusCode.RESOURCE_EXHAUSTED, ["late"])
+    # One turn that was late, one in time.
+    lateness.turn()
+    lateness.turn()
+    assert await issue(b"", Context()) == pb.IssueResponse()
+
+
+async def test_a_caller_at_its_limit_is_refused_before_the_database_is_asked() -> None:
+    clock, rows = ManualClock(), Rows(caller("watchword.issue"))
+    rates = Rates(1, clock=clock.boottime)
+
+    async def spending(call: Call[pb.IssueRequest]) -> pb.IssueResponse:
+        rates.spend(call.caller)
+        return pb.IssueResponse()
+
+    issue = issue_to(rows, spending, rates=rates)
+    for _ in range(2):
+        await issue(b"", Context())
+    with pytest.raises(AbortedError) as caught:
+        await issue(b"", Context())
+    assert (caught.value.code, rows.reads) == (grpc.StatusCode.RESOURCE_EXHAUSTED, 2)
+    # Who has its id and not its secret hears what everybody hears who has no token.
+    forged = new_token(TOKEN.token_id)
+    with pytest.raises(AbortedError) as caught:
+        await issue(b"", Context(forged))
+    assert caught.value.code is grpc.StatusCode.UNAUTHENTICATED
+    clock.boottime_now += 1
+    assert await issue(b"", Context()) == pb.IssueResponse()
