@@ -51,13 +51,13 @@ from watchword_server.request.verifier_service import PATH, VerifierService
 from watchword_server.rules.tokens import WATCHWORD
 from watchword_server.rules.verdicts import Reason
 from watchword_server.settings import Settings
-from watchword_server.usage_keeper import UsageKeeper
 from watchword_server.transport.drain import STREAMS_END_SECONDS_MAX, StopRequest, drain
 from watchword_server.transport.handlers import Handlers, health_handlers, reflection_handlers
 from watchword_server.transport.health import SERVICE_NAME as HEALTH_SERVICE
 from watchword_server.transport.health import HealthService
 from watchword_server.transport.server import BoundServer, Limits, build_server
 from watchword_server.transport.tls import TlsFiles, server_credentials
+from watchword_server.usage_keeper import UsageKeeper
 
 MOVE_SECONDS_MAX: Final = STREAMS_END_SECONDS_MAX - 1
 """How long a drain waits for the verifiers to move elsewhere."""
