@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Final
 
@@ -86,22 +86,29 @@ class UsageKeeper:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Stores while the block runs, and once more at its end, for at most LAST_FLUSH_SECONDS_MAX."""
-        task = asyncio.create_task(self._keep())
+        stopping = asyncio.Event()
+        task = asyncio.create_task(self._keep(stopping))
         try:
             yield
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            try:
+            stopping.set()
+            # What is under way is not given up at once: its commit may be done already, and would be done again.
+            with suppress(TimeoutError):
                 async with asyncio.timeout(LAST_FLUSH_SECONDS_MAX):
-                    await self.flush()
-            except (TimeoutError, StoreError):
+                    await task
+            if len(self._buffer):
                 _log.warning("uses of %d tokens are lost: the database cannot be reached", len(self._buffer))
 
-    async def _keep(self) -> None:
-        await asyncio.sleep(self._interval_seconds * random.random())  # noqa: S311  # only to spread the servers
+    async def _keep(self, stopping: asyncio.Event) -> None:
+        # Only to spread the servers.
+        wait_seconds = self._interval_seconds * random.random()  # noqa: S311
         failing = False
-        while True:
+        last = False
+        while not last:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_seconds):
+                    await stopping.wait()
+            last = stopping.is_set()
             try:
                 await self.flush()
                 failing = False
@@ -111,4 +118,4 @@ class UsageKeeper:
                 failing = True
             except Exception:
                 _log.exception("storing uses failed")
-            await asyncio.sleep(self._interval_seconds)
+            wait_seconds = self._interval_seconds
