@@ -89,6 +89,13 @@ def test_kubernetes_service_variables_are_let_be(name: str) -> None:
         ({"WATCHWORD_TRANSPORT": "http3"}, "WATCHWORD_TRANSPORT"),
         ({"WATCHWORD_TOKEN_PREFIX": "Bad"}, "token prefix"),
         ({"WATCHWORD_TTL_SECONDS_MAX": "86400"}, "WATCHWORD_DEFAULT_TTL_SECONDS is above"),
+        ({"WATCHWORD_ROTATION_GRACE_SECONDS_MAX": "3599"}, "WATCHWORD_ROTATION_GRACE_SECONDS is above"),
+        ({"WATCHWORD_ROTATION_GRACE_SECONDS": "604801"}, "WATCHWORD_ROTATION_GRACE_SECONDS is above"),
+        ({"WATCHWORD_ROTATION_GRACE_SECONDS": "-1"}, "WATCHWORD_ROTATION_GRACE_SECONDS"),
+        ({"WATCHWORD_TRUSTED_PROXIES": "10.1.2.3/16"}, "did you mean 10.1.0.0/16?"),
+        ({"WATCHWORD_TRUSTED_PROXIES": "10.1.0.0/16,"}, "is not a network"),
+        ({"WATCHWORD_TRUSTED_PROXIES": "10.1.0.0/16,proxy.internal"}, "is not a network"),
+        ({"WATCHWORD_TRUSTED_PROXIES": "10.9.0.1"}, "is not a network"),
         ({"WATCHWORD_WORKERS": "0"}, "WATCHWORD_WORKERS"),
         ({"WATCHWORD_WORKERS": "2", "WATCHWORD_LISTEN": "unix:/run/w.sock"}, "is a Unix socket"),
         ({"WATCHWORD_WORKERS": "3", "WATCHWORD_METRICS_LISTEN": "127.0.0.1:65534"}, "leaves no room"),
@@ -244,3 +251,14 @@ def test_settings_cannot_be_changed() -> None:
     settings: Any = load_settings({})
     with pytest.raises(ValidationError):
         settings.listen = "0.0.0.0:1"
+
+
+def test_trusted_proxies_are_parted_by_commas() -> None:
+    assert load_settings({}).trusted_proxies == ()
+    settings = load_settings({"WATCHWORD_TRUSTED_PROXIES": "10.9.0.0/24, 2001:DB8:9::/64"})
+    assert settings.trusted_proxies == ("10.9.0.0/24", "2001:db8:9::/64")
+
+
+def test_a_grace_at_its_cap_is_taken() -> None:
+    settings = load_settings({"WATCHWORD_ROTATION_GRACE_SECONDS": "60", "WATCHWORD_ROTATION_GRACE_SECONDS_MAX": "60"})
+    assert settings.rotation_grace_seconds == settings.rotation_grace_seconds_max == 60

@@ -1,13 +1,14 @@
-"""What one caller asks for must not hold up the others."""
+"""Verdicts: what one caller asks for must not hold up the others, and who hears of a verdict beside its caller."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import cast
 from uuid import UUID
 
-from watchword.token import new_token, new_token_id
+from watchword.token import ParsedToken, new_token, new_token_id
 from watchword.v1 import token_service_pb2 as pb
 from watchword_server.keyring import Keyring
 from watchword_server.request.pipeline import Call
@@ -48,3 +49,81 @@ async def test_a_batch_of_many_scopes_gives_way_to_others() -> None:
         await asyncio.sleep(0)
     assert turns_of_others > 100
     assert all(one.insufficient.missing_scopes == missing for one in batch.result().responses)
+
+
+class Heard:
+    """Who was counted, and who was an alarm."""
+
+    def __init__(self) -> None:
+        self.used: list[tuple[UUID, str, str, tuple[str, ...]]] = []
+        self.rotated: list[tuple[UUID, str, str]] = []
+        self.service = TokenService(
+            digests=KEYRING,
+            count_verdict=lambda reason: None,
+            count_use=self._use,
+            rotated_presented=lambda record, verifier, address: self.rotated.append(
+                (record.token_id, verifier, address)
+            ),
+        )
+
+    def _use(self, record: TokenRecord, verifier: str, address: str, required: Sequence[str]) -> None:
+        self.used.append((record.token_id, verifier, address, tuple(required)))
+
+    async def validate(self, record: TokenRecord, token: ParsedToken = TOKEN, **fields: object) -> str:
+        """The verdict for the verifier "orders"."""
+        snapshot = Snapshot({record.token_id: record}, Position(UUID(int=1), 1), NOW)
+        request = pb.ValidateRequest(**fields)  # type: ignore[arg-type]
+        call = cast(Call[pb.ValidateRequest], Call(RECORD, request, [token], snapshot, lambda: "test"))
+        return (await self.service.validate(call)).WhichOneof("verdict") or ""
+
+
+async def test_a_use_is_counted_where_the_token_was_good() -> None:
+    heard = Heard()
+    assert await heard.validate(RECORD, required_scopes=["held1.a"], client_ip="192.0.2.1") == "active"
+    assert heard.used == [(TOKEN.token_id, "orders", "192.0.2.1", ("held1.a",))]
+
+
+async def test_a_second_look_is_no_use() -> None:
+    heard = Heard()
+    assert await heard.validate(RECORD, recheck=True) == "active"
+    assert heard.used == []
+
+
+async def test_what_was_refused_is_no_use() -> None:
+    heard = Heard()
+    refused = (
+        RECORD._replace(revoked_at=NOW),
+        RECORD._replace(expires_at=NOW),
+        RECORD._replace(audiences=("billing",)),
+        RECORD._replace(allowed_networks=("192.0.2.0/24",)),
+        RECORD._replace(digest=bytes(32)),
+    )
+    for record in refused:
+        assert await heard.validate(record, client_ip="198.51.100.7") == "inactive"
+    assert await heard.validate(RECORD, required_scopes=["missing"]) == "insufficient"
+    assert heard.used == []
+    assert heard.rotated == []
+
+
+async def test_a_rotated_token_presented_after_its_end_is_an_alarm() -> None:
+    heard = Heard()
+    rotated = RECORD._replace(successor_id=UUID(int=2), rotated_at=NOW, expires_at=NOW)
+    assert await heard.validate(rotated, client_ip="192.0.2.1") == "inactive"
+    assert heard.rotated == [(TOKEN.token_id, "orders", "192.0.2.1")]
+
+
+async def test_a_guess_at_a_rotated_token_is_none() -> None:
+    """Anyone who knows an id could raise alarms otherwise."""
+    heard = Heard()
+    rotated = RECORD._replace(successor_id=UUID(int=2), rotated_at=NOW, expires_at=NOW)
+    assert await heard.validate(rotated, new_token(TOKEN.token_id)) == "inactive"
+    # Nor one whose secret could not be looked at.
+    assert await heard.validate(rotated._replace(pepper_version=99)) == "inactive"
+    assert heard.rotated == []
+
+
+async def test_a_rotated_token_in_its_grace_is_a_use_like_any() -> None:
+    heard = Heard()
+    in_grace = RECORD._replace(successor_id=UUID(int=2), rotated_at=NOW)
+    assert await heard.validate(in_grace) == "active"
+    assert (len(heard.used), heard.rotated) == (1, [])
