@@ -133,3 +133,52 @@ async def test_events_since_an_instant_open_no_older_partition(database: Databas
     assert len(opened["the last minutes"]) <= 3
     assert opened["the last minutes"] == opened["what was denied"]
     assert opened["the last minutes"] <= opened["some weeks"] < opened["all of it"]
+
+
+async def test_rotations_open_only_the_partitions_of_their_tokens(many_partitions: Database) -> None:
+    connection = await many_partitions.connect()
+    old, successor = _id(200), _id(1)
+    now = datetime.now(UTC)
+    assert len(await scanned(connection, query("lock_tokens"), ([old],))) == 1
+    given = (successor, 1, bytes(32), None, now, None, old, old, old, now, "caller", None)
+    assert len(await scanned(connection, query("rotate"), [[value] for value in given])) == 1
+    await connection.close()
+
+
+CANDIDATES: Sequence[object] = (None, None, None, None, False, None, None)
+
+
+def naming(at: int, value: object) -> list[object]:
+    """What revoke_candidates.sql is asked for by one of its ways to name a token."""
+    return [[value] if number == at else one for number, one in enumerate(CANDIDATES)]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "columns"),
+    [
+        ("revoke_candidates", naming(1, "ada"), ("subject", "owner")),
+        ("revoke_candidates", naming(2, _id(1)), ("issued_by",)),
+        ("revoke_candidates", naming(5, _id(1)), ("predecessor_id",)),
+        ("revoke_candidates", naming(6, _id(1)), ("tied_to",)),
+        ("tied_lineages", [[_id(1)]], ("tied_to",)),
+        ("live_successors", [[_id(1)]], ("lineage_id",)),
+    ],
+)
+async def test_tokens_are_found_by_indexes(
+    many_partitions: Database, name: str, arguments: Sequence[object], columns: Sequence[str]
+) -> None:
+    """However full the table is: each part of a condition has an index, or all of it would be read."""
+    connection = await many_partitions.connect()
+    async with connection.transaction():
+        # A table as small as this one is read whole otherwise, or in the order of its ids, and rightly.
+        await connection.execute("set local enable_seqscan = off")
+        await connection.execute("set local enable_indexscan = off")
+        explained = await (await connection.prepare(query(name))).explain(*arguments)
+    nodes = _nodes(json.loads(json.dumps(explained)))
+    assert {"Seq Scan", "Index Scan"}.isdisjoint(node["Node Type"] for node in nodes)
+    scans = [node for node in nodes if node["Node Type"] == "Bitmap Index Scan"]
+    assert all("Index Cond" in node for node in scans)
+    conditions = " ".join(node["Index Cond"] for node in scans)
+    for column in columns:
+        assert re.search(rf"\b{column} = ANY", conditions)
+    await connection.close()

@@ -158,13 +158,13 @@ async def _candidates(connection: Connection, asked: Asked) -> AsyncIterator[Seq
         return
     cursor = await connection.cursor(
         query("revoke_candidates"),
-        ids,
-        list(asked.subjects),
-        [*asked.issuers, *asked.behind],
+        ids or None,
+        list(asked.subjects) or None,
+        [*asked.issuers, *asked.behind] or None,
         max((issued_before for issued_before, _ in asked.aged), default=None),
         asked.revoked_too,
-        list(asked.behind),
-        list(asked.lineages),
+        list(asked.behind) or None,
+        list(asked.lineages) or None,
     )
     while rows := await cursor.fetch(_ROWS_AT_A_TIME):
         yield rows
