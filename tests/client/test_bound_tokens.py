@@ -211,6 +211,35 @@ async def test_a_stream_stays_open_when_its_bound_token_is_judged_again(
                 assert caught.value.code() in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.CANCELLED)
 
 
+async def test_a_stream_lives_on_when_its_token_is_rotated_and_ends_with_what_the_token_loses(
+    stack: str, rig: Rig
+) -> None:
+    rotated, narrowed = issue(rig), issue(rig)
+    async with rig.attached() as subject, serving(stack, subject.verifier) as port:
+        with connected(port) as channel:
+            for token in (rotated, narrowed):
+                requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+                call: Any = channel.stream_stream(path("Both"))(
+                    iter(requests.get, None), metadata=bearer(token), timeout=SECONDS_MAX
+                )
+                requests.put(b"1")
+                assert await asyncio.to_thread(next, call) == b"alice"
+                asked = subject.status().misses
+                if token is rotated:
+                    rig.authority.rotate(token, grace_seconds=3_600.0)
+                    # The stream says nothing, and is looked at all the same.
+                    await until(partial(_has_asked_again, subject, asked))
+                    requests.put(b"1")
+                    assert await asyncio.to_thread(next, call) == b"alice"
+                else:
+                    rig.authority.narrow(token[3:25], remove_scopes=["echo.use"])
+                    with pytest.raises(grpc.RpcError) as caught:
+                        await asyncio.to_thread(next, call)
+                    assert caught.value.code() in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.CANCELLED)
+                requests.put(None)
+                call.cancel()
+
+
 def _has_asked_again(subject: Subject, asked: int) -> bool:
     return subject.status().misses > asked
 

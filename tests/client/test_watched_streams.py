@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from tests.clocks import ManualClock
+from watchword.identity import Identity
 from watchword.lease import instant
 from watchword.testing import FakeAuthority
-from watchword.verifier import Inactive, Verdict
-from watchword.verifier.caching import RECHECKS_MAX, Caching
+from watchword.verifier import Active, Bindings, Bound, Inactive, Insufficient, Verdict
+from watchword.verifier.caching import RECHECKS_MAX, Caching, WatchedStream
 
 EPOCH = b"e" * 16
 
@@ -78,15 +79,33 @@ def test_a_stream_that_has_ended_is_not_judged_again(bench: Bench) -> None:
     assert bench.caching._streams_due() == []
 
 
-def test_a_change_shuts_a_stream_once_before_the_position_counts_as_applied(bench: Bench) -> None:
-    bench.caching.open_stream(bench.token, (), bench.said.append)
-    other = bench.caching.open_stream(FakeAuthority().issue(), (), bench.said.append)
-    for number in (2, 3):
+def test_a_stream_whose_token_has_changed_is_judged_again_before_those_that_are_only_due(bench: Bench) -> None:
+    """Not every change ends a token: one that was rotated lives on for a while."""
+    others = [
+        bench.caching.open_stream(FakeAuthority().issue(), (), bench.said.append) for _ in range(RECHECKS_MAX + 10)
+    ]
+    bench.cache.flush(EPOCH, 2)
+    stream = bench.caching.open_stream(bench.token, (), bench.said.append)
+    for number in (3, 4):
         bench.cache.apply(number, [bench.token[3:25]], everything=False, last=True)
-    assert bench.said == [Inactive()]
-    other.close()
-    bench.cache.flush(EPOCH, 4)
-    assert bench.caching._streams_due() == []
+    first = bench.caching._streams_due()
+    assert first[0] is stream
+    assert set(first) < {stream, *others}
+    assert bench.said == []
+
+
+def test_a_stream_ends_once_with_what_its_token_is_found_to_be(bench: Bench) -> None:
+    identity = Identity("id", "alice", ("orders.read",), ("*",))
+    good, lacking = Active(identity), Insufficient(identity, ("orders.write",))
+    for verdict in (Inactive(), lacking, Bound(Bindings(), lacking)):
+        stream = bench.caching.open_stream(bench.token, (), bench.said.append)
+        assert isinstance(stream, WatchedStream)
+        for fine in (good, Bound(Bindings(), good)):
+            stream.judged(fine)
+        assert stream.is_open
+        stream.judged(verdict)
+        stream.judged(Inactive())
+    assert bench.said == [Inactive(), lacking, lacking]
 
 
 def test_a_stream_whose_judgement_has_run_out_is_judged_again(bench: Bench) -> None:

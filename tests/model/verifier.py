@@ -211,7 +211,7 @@ class Verifier:
 
     def watch_stream(self, stream: Stream) -> WatchedStream:
         """Registers an open call."""
-        return WatchedStream(self.cache, stream.token.text, (), lambda verdict: None, lambda one: self._recheck(one))
+        return WatchedStream(self.cache, stream.token.text, (), lambda verdict: None, self._recheck, self._recheck)
 
     def _recheck(self, stream: WatchedStream) -> None:
         self.due[stream] = None

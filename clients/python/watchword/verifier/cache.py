@@ -229,7 +229,8 @@ class Cache:
     def apply(self, number: int, token_ids: Sequence[str], *, everything: bool, last: bool) -> None:
         """What became less valid at position `number`, or a part of it. `token_ids` are texts of 22 characters.
 
-        When it returns no entry of these tokens answers, and the gates of their streams are shut.
+        When it returns no entry of these tokens answers, and their streams are in doubt: whatever comes next on one of
+        them is judged by asking.
         """
         with self._lock:
             self._settle()
@@ -246,8 +247,8 @@ class Cache:
             self.applied = number if last else number - 1
             if last:
                 self.counts.changes += 1
-            shut = self._gates.of(token_ids)
-        call_all(gate.shut for gate in shut)
+            doubted = self._gates.of(token_ids)
+        call_all(gate.doubt for gate in doubted)
         call_all(gate.recheck for gate in rechecks)
 
     def flush(self, epoch: bytes, number: int) -> None:
@@ -306,11 +307,12 @@ class Cache:
 
     # Open streams: rule 12
 
-    def register(self, token: str, shut: Callable[[], None], recheck: Callable[[], None]) -> Gate:
+    def register(self, token: str, doubt: Callable[[], None], recheck: Callable[[], None]) -> Gate:
         """The stream opened with `token` hears of changes from here on. To be called before its lookup begins.
 
-        `shut` ends it at once; `recheck` has it judged again in the background. Both are called from the thread that
-        applies changes, must not block, and may be called more than once.
+        Both have it judged again in the background, `doubt` at once: its token has changed. A change need not end a
+        token; one that was rotated lives on for a while. They are called from the thread that applies changes, must
+        not block, and may be called more than once.
         """
         proof = self._prove(token)
         token_id = token[self._id_from : self._id_to]
@@ -320,7 +322,7 @@ class Cache:
             ends_at = self._clock.boottime() + _RECHECK_SECONDS_MIN
             if entry is not None and hmac.compare_digest(entry.proof, proof):
                 ends_at = max(ends_at, entry.ends_at)
-            gate = Gate(token_id, proof, ends_at, shut, recheck)
+            gate = Gate(token_id, proof, ends_at, doubt, recheck)
             self._gates.add(gate)
             return gate
 

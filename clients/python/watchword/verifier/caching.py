@@ -16,7 +16,7 @@ from watchword.verifier.limits import CacheLimits
 from watchword.verifier.misses import Misses, MissLimits
 from watchword.verifier.session import WatchSession
 from watchword.verifier.status import VerifierStatus
-from watchword.verifier.verdict import Active, Answer, Bound, Inactive, Verdict
+from watchword.verifier.verdict import Active, Answer, Bound, Verdict
 from watchword.verifier.wire import Question
 
 NAME_LENGTH_MAX: Final = 255
@@ -41,6 +41,7 @@ class WatchedStream:
         token: str,
         required_scopes: tuple[str, ...],
         shut: Callable[[Verdict], None],
+        doubt: Callable[[WatchedStream], None],
         recheck: Callable[[WatchedStream], None],
     ) -> None:
         self.token: Final = token
@@ -49,7 +50,7 @@ class WatchedStream:
         """Whether it waits to be judged again."""
         self._cache: Final = cache
         self._shut: Callable[[Verdict], None] | None = shut
-        self._gate: Final = cache.register(token, lambda: self.end(Inactive()), lambda: recheck(self))
+        self._gate: Final = cache.register(token, lambda: doubt(self), lambda: recheck(self))
 
     def __repr__(self) -> str:
         return "WatchedStream()"
@@ -153,7 +154,7 @@ class Caching:
         """See StreamGates."""
         if self._cache is None or not self._is_token(token):
             return _NotWatched()
-        return WatchedStream(self._cache, token, required_scopes, shut, self._recheck)
+        return WatchedStream(self._cache, token, required_scopes, shut, self._doubt, self._recheck)
 
     def _is_token(self, token: str) -> bool:
         """By its shape and checksum. Nobody can be asked about anything else."""
@@ -215,6 +216,16 @@ class Caching:
         position = answer.position
         if position.epoch != self._seen[0] or position.number > self._seen[1]:
             self._seen = (position.epoch, position.number)
+
+    def _doubt(self, stream: WatchedStream) -> None:
+        """Its token has changed: it goes before those that are only due."""
+        if not stream.is_due:
+            stream.is_due = True
+            self._due.appendleft(stream)
+        self._look_soon()
+
+    def _look_soon(self) -> None:
+        """Does not wait until open streams are looked at anyway."""
 
     def _recheck(self, stream: WatchedStream) -> None:
         if not stream.is_due:

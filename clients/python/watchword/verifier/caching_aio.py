@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import suppress
 from typing import Final
 
 import grpc
@@ -77,6 +78,7 @@ class CachingVerifier(Caching):
         )
         self._watch: Watch | None = None
         self._eye: asyncio.Task[None] | None = None
+        self._look: Final = asyncio.Event()
         self._started_in: int | None = None
         self._closed = False
 
@@ -163,10 +165,18 @@ class CachingVerifier(Caching):
             self._watch = Watch(self._channel, cache, clock, self._attachment, lambda: self._session(cache, clock))
             self._eye = asyncio.get_running_loop().create_task(self._keep_an_eye())
 
+    def _look_soon(self) -> None:
+        self._look.set()
+
     async def _keep_an_eye(self) -> None:
-        """Has open streams judged again whose judgement has run out, or was lost with the cache."""
+        """Has open streams judged again whose token has changed, or whose judgement has run out or was lost with the
+        cache.
+        """
         while True:
-            await asyncio.sleep(EYE_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(EYE_SECONDS):
+                    await self._look.wait()
+            self._look.clear()
             due = self._streams_due()
             for first in range(0, len(due), _RECHECKS_AT_A_TIME):
                 await asyncio.gather(*map(self._judge_again, due[first : first + _RECHECKS_AT_A_TIME]))

@@ -82,6 +82,7 @@ class CachingVerifier(Caching):
         self._started_in: int | None = None
         self._starting: Final = threading.Lock()
         self._closed: Final = threading.Event()
+        self._look = threading.Event()
 
     def start(self) -> None:
         """Opens the watch, so that the first check need not. Does not wait for it; may be called again."""
@@ -94,6 +95,7 @@ class CachingVerifier(Caching):
         """
         with self._starting:
             self._closed.set()
+        self._look.set()
         if self._cache is not None:
             self._cache.lapse()
         if self._watch is not None:
@@ -169,12 +171,21 @@ class CachingVerifier(Caching):
             cache, clock = self._cache, self._clock
             if cache is not None and clock is not None:
                 self._watch = Watch(self._channel, cache, clock, self._attachment, lambda: self._session(cache, clock))
+                # After a fork nobody can tell in which state the old one is.
+                self._look = threading.Event()
                 self._eye = threading.Thread(target=self._keep_an_eye, name="watchword-streams", daemon=True)
                 self._eye.start()
 
+    def _look_soon(self) -> None:
+        self._look.set()
+
     def _keep_an_eye(self) -> None:
-        """Has open streams judged again whose judgement has run out, or was lost with the cache."""
-        while not self._closed.wait(EYE_SECONDS):
+        """Has open streams judged again whose token has changed, or whose judgement has run out or was lost with the
+        cache.
+        """
+        while not self._closed.is_set():
+            self._look.wait(EYE_SECONDS)
+            self._look.clear()
             due = self._streams_due()
             if due:
                 with ThreadPoolExecutor(min(_RECHECKS_AT_A_TIME, len(due)), "watchword-streams") as pool:

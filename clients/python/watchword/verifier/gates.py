@@ -9,16 +9,16 @@ from typing import Final
 class Gate:
     """One open stream. Compared by identity."""
 
-    __slots__ = ("ends_at", "proof", "recheck", "shut", "token_id")
+    __slots__ = ("doubt", "ends_at", "proof", "recheck", "token_id")
 
     def __init__(
-        self, token_id: str, proof: bytes, ends_at: float, shut: Callable[[], None], recheck: Callable[[], None]
+        self, token_id: str, proof: bytes, ends_at: float, doubt: Callable[[], None], recheck: Callable[[], None]
     ) -> None:
         self.token_id: Final = token_id
         self.proof: Final = proof
         self.ends_at = ends_at
         """When its judgement has to be renewed, by this machine's boottime."""
-        self.shut: Final = shut
+        self.doubt: Final = doubt
         self.recheck: Final = recheck
 
     def __repr__(self) -> str:
