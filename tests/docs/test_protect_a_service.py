@@ -10,6 +10,9 @@ from typing import Any
 import grpc
 import pytest
 
+from tests.client.bound_calls import ADMITTED, HANDLERS, REFUSED, outcome, sha256
+from tests.client.bound_calls import Authority as Certificates
+from tests.client.echo import POLICY, SERVICE, generic
 from tests.client.subjects import until
 from tests.docs.documents import blocks, code, rows
 from tests.docs.ports import free_port
@@ -117,6 +120,43 @@ async def test_the_caching_server_answers_from_memory_until_the_token_is_revoked
             with pytest.raises(grpc.RpcError) as refused:
                 await get()
             assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_the_server_behind_a_proxy_admits_bound_tokens_from_where_they_belong() -> None:
+    certificates = Certificates()
+    issued, client, other = certificates.ca.issue_cert("localhost"), certificates.client(), certificates.client("other")
+    authority = FakeAuthority()
+    token = authority.issue(
+        "alice",
+        scopes=["echo.use"],
+        audiences=["orders"],
+        allowed_networks=["203.0.113.0/24"],
+        certificate_sha256=sha256(client),
+    )
+    port = free_port()
+    shown = names_of(
+        "Where a token may be used from", {"[::]:7700": f"127.0.0.1:{port}", "10.0.3.7/32": "127.0.0.1/32"}
+    )
+    server = shown["guarded_server"](
+        authority.blocking_verifier("orders"),
+        POLICY,
+        issued.private_key_pem.bytes(),
+        issued.cert_chain_pems[0].bytes(),
+        certificates.ca.cert_pem.bytes(),
+    )
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, generic(HANDLERS["sync"])),))
+    server.start()
+    try:
+
+        def call(address: str, certificate: Any) -> object:
+            credentials = certificates.channel_credentials(certificate)
+            return asyncio.run(outcome(port, "Unary", token, address, credentials=credentials))
+
+        assert call("203.0.113.7", client) == ADMITTED
+        assert call("198.51.100.9", client) == REFUSED
+        assert call("203.0.113.7", other) == REFUSED
+    finally:
+        server.stop(None).wait()
 
 
 async def test_the_channels_can_be_made(tmp_path: Path) -> None:
