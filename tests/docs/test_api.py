@@ -11,7 +11,12 @@ from watchword_server.replica import refusal
 from watchword_server.replica.fence import LeaseMissingError
 from watchword_server.request import status
 from watchword_server.request.access import ACCESS
-from watchword_server.store.contract import PartitionMissingError, RowRefusedError, StoreUnavailableError
+from watchword_server.store.contract import (
+    LastAdministratorError,
+    PartitionMissingError,
+    RowRefusedError,
+    StoreUnavailableError,
+)
 
 API = "docs/api.md"
 
@@ -34,6 +39,7 @@ def test_every_reason_of_the_service_is_in_the_table_with_its_status() -> None:
         BearerError("TOKEN_MALFORMED"),
         BearerError("TOKEN_AMBIGUOUS"),
         CallerUnknownError("TOKEN_INACTIVE", "it ended"),
+        LastAdministratorError("x"),
         PartitionMissingError("x"),
         RowRefusedError("x"),
         StoreUnavailableError("x"),

@@ -32,7 +32,7 @@ def setting_rows() -> list[tuple[str, str, str]]:
 def _default(name: str, field: Any) -> str:
     if name == "data_dir":
         return "the user's data folder"
-    if field.default is None or field.default == "":
+    if field.default is None or field.default in ("", ()):
         return "none"
     return f"`{_plain(field.default)}`"
 
