@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from itertools import product
+from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given, settings
@@ -19,8 +22,15 @@ from hypothesis.stateful import (
 )
 
 from watchword.scope import covers, is_scope, is_scope_pattern, missing_scopes
-from watchword_server.rules.grants import covering_grant, covers_scope_name, grant_within, name_covers
-from watchword_server.rules.tokens import Grant
+from watchword_server.rules.grants import (
+    covering_grant,
+    covers_scope_name,
+    covers_subject,
+    covers_token,
+    grant_within,
+    name_covers,
+)
+from watchword_server.rules.tokens import Grant, TokenRecord
 from watchword_server.rules.verdicts import serves_audience
 
 # A small world, so that random choices meet: every concrete scope and name, and every pattern over them.
@@ -195,6 +205,51 @@ def test_grant_is_within_only_if_every_part_of_it_is(wanted: Grant) -> None:
     held = Grant(("a.*",), ("orders", "team/*"), ("*",))
     assert grant_within(Grant(("a.b",), ("orders",), ("orders",)), held)
     assert not grant_within(wanted, held)
+
+
+def test_an_owner_lies_within_the_same_grant_as_the_subject() -> None:
+    held = [Grant((), ("team/*",), ("*",)), Grant((), ("ann",), ("*",))]
+    both = Grant((), ("team/*", "ann"), ("*",))
+    assert covering_grant(held, subject="team/a", scopes=[], audiences=["orders"], owner="ann") is None
+    assert covering_grant([*held, both], subject="team/a", scopes=[], audiences=["orders"], owner="ann") is both
+    assert covering_grant(held, subject="team/a", scopes=[], audiences=["orders"]) is held[0]
+
+
+@pytest.mark.parametrize(
+    ("beyond", "reached"),
+    [
+        ({}, True),
+        ({"subject": "orders"}, False),
+        ({"owner": "bob"}, False),
+        ({"scopes": ("a", "b")}, False),
+        ({"audiences": ("watchword",)}, False),
+        ({"grants": (Grant(("a",), ("*",), ("orders",)),)}, False),
+    ],
+)
+def test_a_token_is_within_reach_only_if_all_of_it_is(beyond: dict[str, Any], reached: bool) -> None:
+    record = TokenRecord(
+        token_id=UUID(int=1),
+        pepper_version=1,
+        digest=bytes(32),
+        subject="team/a",
+        audiences=("orders",),
+        scopes=("a",),
+        grants=(Grant(("a",), ("team/*",), ("orders",)),),
+        created_at=datetime(2030, 1, 1, tzinfo=UTC),
+        expires_at=datetime(2031, 1, 1, tzinfo=UTC),
+        owner="ann",
+    )
+    held = [Grant(("a",), ("team/*", "ann"), ("orders",))]
+    assert covers_token(held, record._replace(**beyond)) is reached
+
+
+def test_a_subject_is_covered_by_any_grants_subjects() -> None:
+    held = [Grant(("a",), ("team/*",), ()), Grant((), ("ann",), ())]
+    assert covers_subject(held, "ann")
+    assert covers_subject(held, "team/a")
+    assert not covers_subject(held, "bob")
+    assert not covers_subject([Grant((), ("*",), ())], "watchword")
+    assert not covers_subject([], "ann")
 
 
 def test_no_grants_cover_nothing() -> None:
