@@ -90,7 +90,7 @@ def verifier_service(
     metrics: Metrics,
     reported: Callable[[Sequence[Use], Sequence[Use]], None],
 ) -> VerifierService:
-    """The service that verifiers attach to. `reported` is told what they admitted from memory, and what they refused."""
+    """The service that verifiers attach to. `reported` is told what they admitted from memory and what they refused."""
     standings = Standings(surroundings, ACCESS[PATH])
     own.member.heard = standings.heard
 

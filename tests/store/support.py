@@ -108,6 +108,7 @@ def rotation(
     issuer: TokenRecord | None = None,
     grace: timedelta = timedelta(hours=1),
     request_id: str = "",
+    attempt: int = 0,
     ends_in: timedelta = timedelta(days=1),
     **fields: Any,
 ) -> Rotation:
@@ -122,7 +123,7 @@ def rotation(
     )._replace(**fields)
     holder = issuer or rotated
     actor = Actor(holder.subject, holder.token_id, "test")
-    return Rotation(rotated.token_id, successor, grace, actor, issuer is not None, request_id)
+    return Rotation(rotated.token_id, successor, grace, actor, issuer is not None, request_id, attempt)
 
 
 async def rotated(store: PostgresStore, token_id: UUID, **kwargs: Any) -> Rotated:

@@ -197,6 +197,21 @@ async def test_a_retry_by_another_or_with_another_id_is_too_late(store: Postgres
         assert await store.rotate(again) == AlreadyRotated(first.successor.token_id)
 
 
+@pytest.mark.parametrize(("attempt", "replaces"), [(6, False), (7, False), (8, True), (0, True)])
+async def test_an_attempt_that_was_held_up_replaces_nothing(
+    store: PostgresStore, attempt: int, replaces: bool
+) -> None:
+    """It arrives after a later one was answered, and that one's successor is in use."""
+    token_id = await stored(store)
+    first = await rotated(store, token_id, request_id="once", attempt=7)
+    outcome = await store.rotate(rotation(first.rotated, request_id="once", attempt=attempt))
+    if replaces:
+        assert isinstance(outcome, Rotated)
+    else:
+        assert outcome == AlreadyRotated(first.successor.token_id)
+        assert await live(store, first.successor.token_id) == {first.successor.token_id}
+
+
 async def test_a_successor_that_was_rotated_itself_was_not_lost(store: PostgresStore) -> None:
     token_id = await stored(store)
     first = await rotated(store, token_id, request_id="once")

@@ -76,6 +76,7 @@ class Issued:
     successor: Issued | None = None
     request_id: str = ""
     """Of the rotation that made the successor."""
+    attempt: int = 0
 
     @property
     def bindings(self) -> Bindings | None:
@@ -139,9 +140,10 @@ class FakeAuthority:
         ttl_seconds: float | None = None,
         grace_seconds: float = GRACE_SECONDS_DEFAULT,
         request_id: str = "",
+        attempt: int = 0,
     ) -> str:
         """A successor with the same rights, whole; `token` ends after `grace_seconds`. With the `request_id` of an
-        earlier rotation it ends that one's successor, and makes another.
+        earlier rotation, and a greater `attempt` or none, it ends that one's successor, and makes another.
 
         Raises TokenNotLiveError, TokenRotatedError and MalformedTokenError.
         """
@@ -150,12 +152,13 @@ class FakeAuthority:
             if found is None or not self.is_live(found):
                 raise TokenNotLiveError("the token is not live")
             if found.successor is not None:
-                if not request_id or request_id != found.request_id:
+                is_retry = request_id != "" and request_id == found.request_id
+                if not is_retry or 0 < attempt <= found.attempt:
                     raise TokenRotatedError(found.successor.identity.token_id)
                 self._end(found.successor)
             life_seconds = found.life_seconds if ttl_seconds is None else ttl_seconds
             successor = self._issue(found.identity, life_seconds, found.allowed_networks, found.certificate_sha256)
-            found.successor, found.request_id = successor, request_id
+            found.successor, found.request_id, found.attempt = successor, request_id, attempt
             found.ends_at = min(found.ends_at, self._clock() + grace_seconds)
             self._tell(found)
             return successor.text.decode("ascii")

@@ -129,6 +129,7 @@ class _TokenService(pb_grpc.TokenServiceServicer):
                 ttl_seconds=_seconds(request.ttl) if request.HasField("ttl") else None,
                 grace_seconds=_seconds(request.grace) if request.HasField("grace") else GRACE_SECONDS_DEFAULT,
                 request_id=request.request_id,
+                attempt=request.attempt,
             )
         except TokenRotatedError as error:
             token_id = error.successor_id

@@ -34,6 +34,7 @@ from watchword_server.store.contract import (
 )
 
 _AT_ONCE: Final = timedelta()
+_ATTEMPT_MAX: Final = 2**63 - 1
 _SECOND: Final = timedelta(seconds=1)
 
 
@@ -45,6 +46,7 @@ class RotateOrder:
     ttl: timedelta | None = None
     grace: timedelta | None = None
     request_id: str = ""
+    attempt: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,7 @@ class Rotating:
             actor=actor,
             as_issuer=rotated is not caller,
             request_id=order.request_id,
+            attempt=order.attempt,
         )
         match await self._store.rotate(rotation):
             case Rotated() as outcome:
@@ -128,6 +131,8 @@ class Rotating:
         if order.grace is not None and not _AT_ONCE <= order.grace <= self._grace_max:
             faults.add("grace", f"must be from 0 to {seconds_text(self._grace_max)} (the server's maximum)")
         faults.request_id("request_id", order.request_id)
+        if order.attempt > _ATTEMPT_MAX:
+            faults.add("attempt", f"must be at most {_ATTEMPT_MAX}")
         if faults.found:
             raise FieldsInvalidError(faults.found)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -112,6 +113,7 @@ def _rotated(session: Session, request: RotateRequest, wait: timedelta | None) -
     def attempt() -> tuple[RotateResponse, float]:
         nonlocal attempts
         attempts += 1
+        request.attempt = time.time_ns() // 1_000_000
         return call_and_wait(session, session.tokens.Rotate, request, wait, "Rotating")
 
     try:

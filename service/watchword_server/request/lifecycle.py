@@ -90,6 +90,7 @@ class TokenLifecycle:
             ttl=messages.duration_given(request, "ttl"),
             grace=messages.duration_given(request, "grace"),
             request_id=request.request_id,
+            attempt=request.attempt,
         )
         # Before: once there is a successor, nothing that fails may keep its secret from the caller.
         usage = await self._store.usage([order.token_id or call.caller.token_id])

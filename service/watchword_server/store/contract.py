@@ -117,6 +117,8 @@ class Rotation:
     actor: Actor
     as_issuer: bool
     request_id: str = ""
+    attempt: int = 0
+    """Replaces only what a smaller one made under the same request id; 0 replaces any."""
 
 
 @dataclass(frozen=True, slots=True)

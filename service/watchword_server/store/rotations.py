@@ -117,7 +117,8 @@ async def _turn(
     for at, rotation in rotations.items():
         old = locked.records.get(rotation.rotated_id)
         # A successor whose secret never arrived: the same caller asks again, by the same request id, and it is live
-        # and was not rotated itself.
+        # and was not rotated itself. Not where this request was merely held up, and a later attempt has its answer
+        # (test_an_attempt_that_was_held_up_replaces_nothing).
         lost = None if old is None or old.successor_id is None else made.records.get(old.successor_id)
         if lost is not None and (lost.successor_id is not None or not made.live(lost.token_id)):
             lost = None
@@ -162,6 +163,7 @@ async def _made(connection: Connection, rotations: Iterable[Rotation], locked: _
         query("requests_used"),
         [rotation.actor.subject for rotation in again],
         [_request_key(rotation) for rotation in again],
+        [rotation.attempt for rotation in again],
     )
     return await _lock(connection, {row["token_id"] for row in rows})
 
@@ -228,6 +230,7 @@ async def _write(connection: Connection, steps: Sequence[_Step]) -> None:
         [step.rotated.expires_at for step in steps],
         [step.rotation.actor.subject for step in steps],
         [_request_key(step.rotation) for step in steps],
+        [step.rotation.attempt for step in steps],
     )
     lost = [step.lost.token_id for step in superseded if step.lost is not None]
     if lost:

@@ -60,6 +60,7 @@ class Renewal:
         """When the token in use ends."""
         self.is_told = False
         """Whether the service told of the token; what its id says is its hard end only."""
+        self._is_borne = True
         self._renew_at = self._retry_at = 0.0
         self._life_seconds = 0.0
         self._asked_at: float | None = None
@@ -83,15 +84,17 @@ class Renewal:
         if text == self.token_id:
             return
         self._life_seconds = 0.0
+        self._is_borne = True
         self._begin(text, self.clock(), expires_at_ms(token_id) / 1000)
         self.is_told = False
 
     def told(self, token: pb.Token) -> None:
-        """What the service says of the token in use. Of another one (the channel bears another) it says nothing."""
+        """What the service says of the token that the channel bears: the one in use, or somebody made it otherwise."""
         self.is_told = True
-        if token.token_id != self.token_id:
-            return
         self._succeeded()
+        self._is_borne = token.token_id == self.token_id
+        if not self._is_borne:
+            return
         self._plan(_seconds(token.created_at), _seconds(token.expires_at))
         if token.kind == pb.TOKEN_KIND_SESSION:
             self._finish(SESSION, logging.INFO)
@@ -106,8 +109,10 @@ class Renewal:
         return not self.is_told and not self._is_waiting()
 
     def is_renewing_due(self, *, is_unfinished: bool) -> bool:
-        """Whether to renew now. `is_unfinished`: somebody began to, and did not come to the end of it."""
-        if self._is_waiting() or self._is_final:
+        """Whether to renew now. `is_unfinished`: somebody began to, and did not come to the end of it. Never before the
+        service has told which token the channel bears: it is that one which a rotation rotates.
+        """
+        if self._is_waiting() or self._is_final or not self.is_told:
             return False
         return is_unfinished or self.clock() >= self._renew_at
 
@@ -136,10 +141,12 @@ class Renewal:
         if self._asked_at is None:
             self._asked_at = self.clock()
         return pb.RotateRequest(
-            token_id=self.token_id,
+            # None is the calling one, which needs no scope for it.
+            token_id="" if self._is_borne else self.token_id,
             ttl=_duration(self._ttl_seconds),
             grace=_duration(self._grace_seconds),
             request_id=request_id,
+            attempt=max(0, int(self.clock() * 1000)),
         )
 
     # What came of it

@@ -1288,11 +1288,16 @@ class RotateRequest(_message.Message):
     TTL_FIELD_NUMBER: _builtins.int
     GRACE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
     token_id: _builtins.str
     """Which token, by its public half; empty: the calling one."""
     request_id: _builtins.str
     """Makes a retry safe: as in Issue. A second call with the same one, by the same caller for the same token, within 24 h,
     ends the successor whose secret was lost on the way and makes another.
+    """
+    attempt: _builtins.int
+    """Tells the tries with one `request_id` apart, so that one that was held up on its way never replaces what a later one
+    made: it grows from try to try, as the unix time in milliseconds does. 0: every call replaces.
     """
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
@@ -1313,10 +1318,11 @@ class RotateRequest(_message.Message):
         ttl: _duration_pb2.Duration | None = ...,
         grace: _duration_pb2.Duration | None = ...,
         request_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["grace", b"grace", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["grace", b"grace", "request_id", b"request_id", "token_id", b"token_id", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "grace", b"grace", "request_id", b"request_id", "token_id", b"token_id", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

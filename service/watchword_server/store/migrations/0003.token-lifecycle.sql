@@ -34,6 +34,9 @@ create index tokens_by_predecessor on tokens (predecessor_id) where predecessor_
 -- Few rows: rotated tokens that have not ended, for those that look whether they are still in use.
 create index tokens_in_grace on tokens (expires_at) where successor_id is not null and revoked_at is null;
 
+-- Which try of a rotation made the token.
+alter table issue_requests add column attempt bigint;
+
 -- For whom nothing can be issued. Issue takes a ROW SHARE lock on it, and whoever blocks an EXCLUSIVE one: an Issue that
 -- began before is waited for, and one that comes later sees the block.
 create table blocked_subjects (

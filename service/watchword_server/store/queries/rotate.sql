@@ -4,10 +4,10 @@
 with given as (
   select * from unnest(
     $1::uuid [], $2::smallint [], $3::bytea [], $4::smallint [], $5::timestamptz [], $6::timestamptz [], $7::uuid [],
-    $8::uuid [], $9::uuid [], $10::timestamptz [], $11::text [], $12::text []
+    $8::uuid [], $9::uuid [], $10::timestamptz [], $11::text [], $12::text [], $13::bigint []
   ) as given (
     id, pepper_version, digest, digest_scheme, expires_at, idle_expires_at, lineage_id, model_id, rotated_id,
-    rotated_ends_at, caller_subject, request_id
+    rotated_ends_at, caller_subject, request_id, attempt
   )
 ),
 
@@ -28,12 +28,12 @@ stored as (
 ),
 
 requests as (
-  insert into issue_requests (caller_subject, request_id, token_id)
-  select given.caller_subject, given.request_id, given.id
+  insert into issue_requests (caller_subject, request_id, token_id, attempt)
+  select given.caller_subject, given.request_id, given.id, given.attempt
   from given
   where given.request_id is not null
   on conflict (caller_subject, request_id) do update
-    set token_id = excluded.token_id, created_at = excluded.created_at
+    set token_id = excluded.token_id, created_at = excluded.created_at, attempt = excluded.attempt
 )
 
 update tokens
