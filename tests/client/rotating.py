@@ -113,8 +113,8 @@ class Rotating:
         with self._lock:
             self.requests.append(request)
             made = self._caller(context)
-            if request.token_id not in ("", made.token_id):
-                _abort(context, Refusal(grpc.StatusCode.PERMISSION_DENIED, "GRANT_MISSING"))
+            if request.token_id:
+                _abort(context, Refusal(grpc.StatusCode.PERMISSION_DENIED, "SCOPE_MISSING"))
             if made.successor is not None:
                 if made.request_id != request.request_id:
                     _abort(context, Refusal(grpc.StatusCode.ALREADY_EXISTS, "TOKEN_ROTATED"), made.successor.token_id)

@@ -100,10 +100,11 @@ def test_a_token_is_renewed_at_a_random_point_of_60_to_80_percent_of_its_life(sh
     assert bench.due_after(LIFE * at + 1)
 
 
-def test_until_the_service_has_told_of_it_a_tokens_life_is_what_its_id_leaves() -> None:
+def test_a_token_that_the_channel_does_not_bear_has_the_life_that_its_id_leaves() -> None:
     bench = Bench()
     bench.sees(LIFE)
     assert bench.renewal.is_asking_due()
+    bench.told(made_id(START))
     assert not bench.due_after(LIFE * 0.7 - 1)
     assert bench.due_after(LIFE * 0.7 + 1)
 
@@ -182,6 +183,7 @@ def test_what_is_said_of_another_token_is_not_believed() -> None:
     bench.told(made_id(START + DAY), life=DAY)
     assert not bench.renewal.is_asking_due()
     assert bench.renewal.ends_at == pytest.approx(START + LIFE)
+    assert bench.renewal.request("once").token_id == bench.renewal.token_id, "it must not be the one that is rotated"
 
 
 # Failures
@@ -257,6 +259,16 @@ def test_a_clock_that_is_set_back_does_not_make_a_short_wait_a_long_one() -> Non
     bench.renewal.failed("UNAVAILABLE")
     assert not bench.is_due()
     bench.now -= 3_600
+    assert bench.is_due()
+
+
+def test_nothing_is_rotated_before_it_is_known_which_token_the_channel_bears() -> None:
+    bench = Bench()
+    token_id = bench.sees()
+    bench.now += 9 * DAY
+    assert not bench.renewal.is_renewing_due(is_unfinished=True)
+    bench.told(token_id, age=9 * DAY)
+    bench.now += times.OVERDUE_SECONDS_MAX
     assert bench.is_due()
 
 
@@ -436,9 +448,9 @@ def test_a_life_is_at_least_a_second(ttl: float) -> None:
 
 def test_a_request_names_the_token_and_asks_for_what_was_set() -> None:
     bench = Bench(ttl_seconds=1.5, grace_seconds=60)
-    token_id = bench.sees()
+    bench.sees()
     request = bench.renewal.request("once")
-    assert (request.token_id, request.request_id) == (format_token_id(token_id), "once")
+    assert (request.token_id, request.request_id) == ("", "once"), "none is the calling one, and needs no scope"
     assert (request.ttl.ToTimedelta().total_seconds(), request.grace.seconds) == (1.5, 60)
     plain = Bench()
     plain.sees()

@@ -11,7 +11,7 @@ import pytest
 from tests.client.renewers import STACKS, Caller, Kept, from_file, renewing
 from tests.client.rotating import Refusal, Rotating, serve_rotating
 from tests.client.subjects import until
-from watchword import TokenSourceError, sync
+from watchword import TokenSourceError, aio, sync
 from watchword.v1 import token_service_pb2 as pb
 from watchword.v1.token_service_pb2_grpc import TokenServiceStub
 
@@ -188,6 +188,25 @@ async def test_a_token_that_does_not_reach_the_service_is_found_out_at_the_start
             await until(lambda: token.status().last_error)
             assert token.status().last_error == "TOKEN_INACTIVE"
             assert "does not name the audience watchword" in token.status().reason
+
+
+async def test_a_channel_that_bears_another_token_does_not_have_that_one_rotated(
+    stack: str, service: Rotating, file: Kept
+) -> None:
+    mine, other = service.make(), service.make()
+    file.put(mine.secret)
+    renewing_token = from_file(stack, file).token
+    with serve_rotating(service) as address:
+        if stack == "aio":
+            async with aio.connect(address, token=other.secret) as channel, renewing_token.renewing(channel):
+                await until(lambda: renewing_token.status().last_error)
+        else:
+            with sync.connect(address, token=other.secret) as blocking, renewing_token.renewing(blocking):
+                await until(lambda: renewing_token.status().last_error)
+    assert renewing_token.status().last_error == "SCOPE_MISSING"
+    assert "bears another token" in renewing_token.status().reason
+    assert other.successor is None
+    assert file.get() == mine.secret
 
 
 async def test_a_token_that_a_stranger_rotated_serves_to_its_end_and_both_are_named(

@@ -36,6 +36,8 @@ _SENTENCES: Final = {
     "TOKEN_NOT_FOUND": "the service does not know it",
     "SUBJECT_BLOCKED": "its subject or owner is blocked",
     "GRANT_MISSING": "the channel bears another token, which may not renew it",
+    "SCOPE_MISSING": "the channel bears another token, which may not renew it",
+    "FIELDS_INVALID": "the service does not grant a life or a grace period of that length",
     "PERMISSION_DENIED": "it may not be renewed",
     "UNIMPLEMENTED": "the service is older than this library and cannot rotate tokens",
     TOKEN_ROTATED: "somebody else has rotated it, and the new token is not here",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
 
@@ -116,6 +117,8 @@ class Renewing:
         token = self._see()
         if token is None:
             return
+        if renewal.is_asking_due():
+            yield from self._ask()
         is_unfinished = yield lambda: place.unfinished(token.id_text)
         if renewal.is_renewing_due(is_unfinished=is_unfinished):
             if not (yield place.lock):
@@ -126,8 +129,6 @@ class Renewing:
             finally:
                 if self._unsaved is None:
                     place.unlock()
-        elif renewal.is_asking_due():
-            yield from self._ask()
 
     def _see(self) -> ParsedToken | None:
         """The token that is there."""
@@ -168,13 +169,13 @@ class Renewing:
             if outcome.cause != TOKEN_ROTATED:
                 self._heed(error)
             elif self._is_still(token):
-                renewal.taken(outcome.token_id)
                 yield place.forget
+                renewal.taken(outcome.token_id)
             return
         old_ends_at = renewal.rotated(response, sent_at)
         use_at = old_ends_at - (old_ends_at - sent_at) * _USE_EARLY_SHARE
         # From here on it is never lost while this process lives.
-        self._unsaved = unsaved = _Unsaved(response, sent_at, token.text.decode("ascii"), use_at)
+        self._unsaved = unsaved = _Unsaved(response, sent_at, self._rotated_one(response, token), use_at)
         yield from self._save(unsaved)
 
     def _save(self, unsaved: _Unsaved) -> Round:
@@ -199,6 +200,14 @@ class Renewing:
         self._unsaved = None
         place.unlock()
         renewal.renewed(unsaved.response, unsaved.sent_at)
+
+    def _rotated_one(self, response: pb.RotateResponse, token: ParsedToken) -> str:
+        """What the new token takes the place of: `token`, unless somebody replaced that before the call was sent."""
+        with suppress(TokenSourceError, MalformedTokenError):
+            now = self._place.token()
+            if parse_token(now, now[:-BODY_LENGTH]).id_text == response.rotated.token_id:
+                return now
+        return token.text.decode("ascii")
 
     def _is_still(self, token: ParsedToken) -> bool:
         try:
