@@ -57,8 +57,9 @@ def test_what_was_revoked_since_the_backup_lives_again_until_db_restored_ends_it
         shell(script("Backing up the embedded database").partition("share/watchword\n")[2], folder, before)
         assert server.run("revoke", "--reason", "LEAKED", stdin=leaked).returncode == 0
         late = _issue(server, "late")
-        export = script("What a restore undoes").partition(" > ")[0].split()[1:]
-        events = server.run(*export).stdout
+        export = script("What a restore undoes").partition(" audit-$")[0].split()[1:]
+        assert server.run(*export, str(folder / "audit.jsonl")).returncode == 0
+        events = (folder / "audit.jsonl").read_text()
         assert leaked[3:25] in events
 
     after.mkdir(mode=0o700)

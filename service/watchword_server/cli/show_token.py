@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def show_token(output: Output, token: Token) -> None:
     """Writes the record, a field a line, and below it who uses the token, where that is known."""
-    output.record(token_fields(token))
+    output.record([*token_fields(token), *_usage_fields(token)])
     if token.usage.services:
         output.line("")
         show_users(output, token)
@@ -43,7 +43,7 @@ def show_users(output: Output, token: Token) -> None:
 
 
 def token_fields(token: Token) -> Iterable[tuple[str, str]]:
-    """The record's fields, empty ones included."""
+    """The record's fields, empty ones included, without those of its use."""
     now = datetime.now(UTC)
     yield "token_id", token.token_id
     yield "state", state_name(token)
@@ -71,10 +71,6 @@ def token_fields(token: Token) -> Iterable[tuple[str, str]]:
     if token.HasField("revoked_at"):
         yield "revoked_at", instant_and_distance(token.revoked_at, now)
     yield "revoke_reason", token.revoke_reason
-    if token.HasField("usage"):
-        yield "last used", last_used(token, now)
-        yield "uses", str(token.usage.use_count)
-        yield "never needed", "  ".join(token.usage.unused_scopes)
 
 
 def _lineage_fields(token: Token, now: datetime) -> Iterable[tuple[str, str]]:
@@ -85,6 +81,14 @@ def _lineage_fields(token: Token, now: datetime) -> Iterable[tuple[str, str]]:
     yield "successor_id", token.successor_id
     if token.HasField("rotated_at"):
         yield "rotated_at", instant_and_distance(token.rotated_at, now)
+
+
+def _usage_fields(token: Token) -> Iterable[tuple[str, str]]:
+    """What is known of its use, where that was asked for."""
+    if token.HasField("usage"):
+        yield "last used", last_used(token, datetime.now(UTC))
+        yield "uses", str(token.usage.use_count)
+        yield "never needed", "  ".join(token.usage.unused_scopes)
 
 
 def ends_at(token: Token) -> Timestamp:
