@@ -111,8 +111,12 @@ class Cache:
             if now < entry.ends_at:
                 verdict = entry.judge(required_scopes)
                 # A call with a bound token is counted once it is known whether it matches: Uses.count_bound.
-                counts = is_use and self.uses.is_counting and isinstance(verdict, Active)
-                if counts and not self.uses.count(entry, required_scopes, now, address):
+                if (
+                    self.uses.is_counting
+                    and is_use
+                    and isinstance(verdict, Active)
+                    and not self.uses.count(entry, required_scopes, now, address)
+                ):
                     return None
                 entry.used = True
                 self.counts.hits += 1
