@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,38 @@ def test_what_named_a_token_and_ended_nothing_ends_nothing_now(tmp_path: Path) -
     assert read_export(written(tmp_path, pages(event(count="0")))).ended == []
 
 
+def test_what_narrowings_and_rotations_took_is_taken_again(tmp_path: Path) -> None:
+    at = "2030-01-01T00:00:00+00:00"
+    text = pages(
+        event(action="narrow", removed_scopes="a.b c.*", expires_at=at),
+        event(action="narrow", removed_scopes="d.e"),
+        event(OTHER, action="rotate", successor="x", expires_at=at),
+        {**event(OTHER, action="rotation_ended"), "occurred_at": "2030-01-01T00:00:00.5Z"},
+        {**event(action="narrow", removed_scopes="x.y"), "outcome": "GRANT_MISSING"},
+    )
+    instant = datetime(2030, 1, 1, tzinfo=UTC)
+    assert read_export(written(tmp_path, text)).losses == [
+        (ONE, ("a.b", "c.*"), instant),
+        (ONE, ("d.e",), None),
+        (OTHER, (), instant),
+        (OTHER, (), instant.replace(microsecond=500_000)),
+    ]
+
+
+def test_who_was_blocked_last_is_blocked_again_in_whatever_order_events_come(tmp_path: Path) -> None:
+    def at(action: str, subject: str, occurred_at: str) -> dict[str, Any]:
+        return {**event(None, action=action, subject=subject), "occurred_at": occurred_at}
+
+    text = pages(
+        at("block_subject", "ada", "2030-01-01T00:00:00Z"),
+        at("unblock_subject", "bob", "2030-01-01T00:00:00.1Z"),
+        at("unblock_subject", "ada", "2029-01-01T00:00:00Z"),
+        at("block_subject", "bob", "2030-01-01T00:00:00Z"),
+        {**at("block_subject", "eve", "2030-01-01T00:00:00Z"), "outcome": "GRANT_MISSING"},
+    )
+    assert read_export(written(tmp_path, text)).blocked == {"ada": "LEAKED"}
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -75,6 +108,9 @@ def test_an_export_that_was_cut_at_its_limit_is_known(tmp_path: Path) -> None:
         (json.dumps({**event(), "token_id": 7}), "line 1: event 1"),
         (json.dumps({**event(), "details": None}), "line 1: event 1"),
         (json.dumps(event()) + '\n{"events": [', "line 2"),
+        (json.dumps(event(action="narrow", expires_at="tomorrow")), "line 1: event 1"),
+        (json.dumps(event(action="narrow", expires_at="2030-01-01")), "line 1: event 1"),
+        (json.dumps(event(action="block_subject", subject="ada")), "line 1: event 1"),
         (b"{}\n\xff\n", "line 2: that is not text"),
         ('{"a":' * 100_000, "line 1"),
     ],

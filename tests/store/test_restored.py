@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
 
-from tests.store.support import live, new_token, position, revocation, stored
+from tests.store.support import live, new_token, position, read_one, revocation, stored
 from watchword_server.store import restored as module
 from watchword_server.store.contract import StoreUnavailableError
 from watchword_server.store.database import Database
 from watchword_server.store.event_contract import EventQuery
 from watchword_server.store.fleet import PostgresFleet
 from watchword_server.store.postgres import PostgresStore
-from watchword_server.store.restored import restored
+from watchword_server.store.restored import Loss, restored
 
 
 async def test_tokens_revoked_since_the_backup_are_revoked_again(
@@ -43,9 +44,43 @@ async def test_a_restore_is_recorded_with_each_end(database: Database, store: Po
     token_id = await stored(store)
     await restored(database, [(token_id, "LEAKED"), (uuid4(), "")])
     [deed] = await store.events(EventQuery(action="restored"))
-    assert deed.details == {"count": "1", "unknown": "1"}
+    assert deed.details == {"count": "1", "unknown": "1", "narrowed": "0", "blocked": "0"}
     [end] = await store.events(EventQuery(action="revoke", token_id=token_id))
     assert end.details == {"reason": "LEAKED", "by_event": str(deed.event_id)}
+
+
+async def test_what_tokens_had_lost_they_lose_again(database: Database, store: PostgresStore) -> None:
+    narrowed, rotated, same = [await stored(store, scopes=["orders.read", "orders.write"]) for _ in range(3)]
+    sooner = (await read_one(store, narrowed)).expires_at - timedelta(hours=1)
+    losses = [
+        Loss(narrowed, ("orders.write",)),
+        Loss(narrowed, ("orders.admin",), sooner),
+        Loss(narrowed, (), sooner + timedelta(minutes=1)),
+        Loss(rotated, expires_at=sooner),
+        Loss(same, ("billing.read",), sooner + timedelta(days=9)),
+        Loss(uuid4(), ("orders.read",)),
+    ]
+    done = await restored(database, [], losses=losses)
+    assert done.count_narrowed == 2
+    left = await read_one(store, narrowed)
+    assert (list(left.scopes), left.expires_at) == (["orders.read"], sooner)
+    assert (await read_one(store, rotated)).expires_at == sooner
+    assert (await restored(database, [], losses=losses)).count_narrowed == 0
+    # Each again in the log: after a restore of what is here now, they say what was lost.
+    events = await store.events(EventQuery(action="narrow", token_id=narrowed))
+    assert [event.details["expires_at"] for event in events] == [sooner.isoformat()]
+
+
+async def test_subjects_are_blocked_again(database: Database, store: PostgresStore) -> None:
+    await store.revoke(revocation(subject="ada", block=True))
+    done = await restored(database, [], blocked={"ada": "later", "bob": "LEAKED"})
+    assert done.count_blocked == 1
+    assert [(one.subject, one.reason) for one in await store.blocked(limit=9, after="")] == [
+        ("ada", "LEAKED"),
+        ("bob", "LEAKED"),
+    ]
+    again, _ = await store.events(EventQuery(action="block_subject"))
+    assert (again.details["subject"], again.actor.subject) == ("bob", "restored")
 
 
 async def test_the_new_epoch_is_not_settled_and_no_reader_goes_on_from_before(database: Database) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
-from uuid import UUID
 
 import typer
 
@@ -28,33 +26,43 @@ def restored(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="What `audit export` wrote, from before the backup to the end; - is standard input. The revocations "
-            "in it are done again.",
+            help="What `audit export` wrote, from before the backup to the end; - is standard input. The revocations, "
+            "narrowings and blocks in it are done again.",
         ),
     ] = None,
     output: OutputOption = OutputFormat.TABLE,
 ) -> None:
     """Run this once after restoring the database from a backup, before any server starts.
 
-    A backup brings back every token that was revoked after it: give --audit, or they are live again. All verifiers
-    forget what they have cached, and for one lease after the servers' start revocations stay PENDING. Doing it again
-    does no harm. Uses WATCHWORD_MIGRATION_DATABASE_URL where it is set.
+    A backup brings back every token that was revoked after it, and what was taken from others: give --audit, or they
+    are live again. All verifiers forget what they have cached, and for one lease after the servers' start revocations
+    stay PENDING. Doing it again does no harm. Uses WATCHWORD_MIGRATION_DATABASE_URL where it is set.
     """
     writer = Output(output)
-    export = Export([], whole=True) if audit is None else read_export(audit)
+    export = Export() if audit is None else read_export(audit)
     with server_side("db restored"):
         settings = read_settings()
         with running_database(settings, migrating=True) as dsn:
             _refuse_old_schema(dsn)
-            done = asyncio.run(_restored(dsn, settings, export.ended))
+            done = asyncio.run(_restored(dsn, settings, export))
     if writer.is_json:
-        writer.json({"epoch": str(done.epoch), "revoked_count": done.count_ended, "unknown_count": done.count_unknown})
+        writer.json(
+            {
+                "epoch": str(done.epoch),
+                "revoked_count": done.count_ended,
+                "unknown_count": done.count_unknown,
+                "narrowed_count": done.count_narrowed,
+                "blocked_count": done.count_blocked,
+            }
+        )
     else:
         writer.record(
             [
                 ("epoch", str(done.epoch)),
                 ("revoked again", str(done.count_ended)),
                 ("not in the backup", str(done.count_unknown) if done.count_unknown else ""),
+                ("narrowed again", str(done.count_narrowed) if done.count_narrowed else ""),
+                ("subjects blocked again", str(done.count_blocked) if done.count_blocked else ""),
             ]
         )
     if not export.whole:
@@ -75,7 +83,7 @@ def _refuse_old_schema(dsn: str) -> None:
         raise migrate.MigrationError(f"the database lacks {', '.join(missing)}: run `watchword db upgrade` first")
 
 
-async def _restored(dsn: str, settings: Settings, ended: Sequence[tuple[UUID, str]]) -> Restored:
+async def _restored(dsn: str, settings: Settings, export: Export) -> Restored:
     from watchword_server.store import restored as store
     from watchword_server.store.database import Database
     from watchword_server.store.partitions import ensure_partitions
@@ -87,6 +95,7 @@ async def _restored(dsn: str, settings: Settings, ended: Sequence[tuple[UUID, st
         # An old backup has none for what happens now.
         ttl_max = timedelta(seconds=settings.ttl_seconds_max)
         await ensure_partitions(database, ttl_max=ttl_max, days=settings.partition_days)
-        return await store.restored(database, ended)
+        losses = [store.Loss(*loss) for loss in export.losses]
+        return await store.restored(database, export.ended, losses=losses, blocked=export.blocked)
     finally:
         await database.close()

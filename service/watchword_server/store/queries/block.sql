@@ -6,3 +6,4 @@ from unnest($1::text [], $2::text [], $3::text [], $4::uuid []) as given (
   subject, reason, blocked_by, blocked_by_token_id
 )
 on conflict (subject) do nothing
+returning blocked_subjects.subject
