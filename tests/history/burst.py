@@ -13,10 +13,12 @@ from uuid import UUID
 import grpc
 import psycopg
 
-from tests.history.callers import DENIALS, Held, bearer
+from tests.history.callers import DENIALS
 from tests.history.events import Decision, Issue, Log, Revoke, now
 from tests.history.fleet import Fleet
-from tests.history.verifier_process import AUDIENCE, UNARY
+from tests.history.fleet_facts import AUDIENCE, SCOPE
+from tests.history.lives import Held, bearer
+from tests.history.verifier_process import UNARY
 from tests.servers import Client
 from watchword.v1 import token_service_pb2 as pb
 
@@ -69,7 +71,7 @@ class Burst:
             invoked = now()
             try:
                 answer = admin.tokens.Issue(
-                    pb.IssueRequest(subject=subject, audiences=[AUDIENCE]),
+                    pb.IssueRequest(subject=subject, audiences=[AUDIENCE], scopes=[SCOPE]),
                     metadata=admin.metadata,
                     timeout=CALL_SECONDS_MAX,
                 )

@@ -1,4 +1,4 @@
-"""The callers, all in one process: they issue, check, talk on streams and revoke, and record what they are told.
+"""The callers, all in one process: they issue, check, talk, rotate and revoke, and record what they are told.
 
 python -m tests.history.callers, then a JSON line with the fields of Configuration; any second line stops them
 """
@@ -8,29 +8,26 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import grpc
-from google.protobuf.duration_pb2 import Duration
 
-from tests.history.events import Decision, Issue, Lag, Log, Revoke, now
+from tests.history.events import Decision, Lag, Log, now
+from tests.history.lives import Held, Lives, bearer
 from tests.history.pause import pause
-from tests.history.verifier_process import AUDIENCE, TALK, UNARY
-from tests.history.workload import Check, Family, checks, families
-from watchword.v1 import token_service_pb2 as pb
+from tests.history.verifier_process import TALK, UNARY
+from tests.history.workload import Check, checks, families
 from watchword.v1.token_service_pb2_grpc import TokenServiceStub
 
 CHECKERS_COUNT: Final = 2
 STREAMS_COUNT: Final = 2
 FAMILIES_COUNT: Final = 4
-REVOKED_KEPT_MAX: Final = 40
-ATTEMPTS_MAX: Final = 6
-ISSUE_SECONDS_MAX: Final = 3.0
+LEFT_ALONE_MAX: Final = 3
 LAG_PERIOD_SECONDS: Final = 0.05
 # Gone servers are tried again soon: they come back under the same address.
 CHANNEL_OPTIONS: Final = (
@@ -40,13 +37,6 @@ CHANNEL_OPTIONS: Final = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_http_proxy", 0),
 )
-# Said before anything was done. Everything else that fails is ambiguous.
-REFUSALS: Final = {
-    grpc.StatusCode.INVALID_ARGUMENT,
-    grpc.StatusCode.PERMISSION_DENIED,
-    grpc.StatusCode.UNAUTHENTICATED,
-    grpc.StatusCode.RESOURCE_EXHAUSTED,
-}
 DENIALS: Final = {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}
 
 
@@ -62,14 +52,6 @@ class Configuration:
     log_file: str
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A token in a caller's hands."""
-
-    token_id: str
-    secret: str
-
-
 class Callers:
     """All of them, on one event loop."""
 
@@ -77,8 +59,6 @@ class Callers:
         self._configuration = configuration
         self._log = log
         self._admin = Held("", Path(configuration.token_file).read_text("ascii").strip())
-        self._live: list[Held] = []
-        self._revoked: deque[Held] = deque(maxlen=REVOKED_KEPT_MAX)
         self._stopping = False
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -88,7 +68,13 @@ class Callers:
             for name, channel in verifiers.items():
                 work += [self._checks(name, channel, f"{name}-{one}") for one in range(CHECKERS_COUNT)]
                 work += [self._streams(name, channel, f"{name}-stream-{one}") for one in range(STREAMS_COUNT)]
-            work += [self._families(lane, verifiers, replicas) for lane in range(FAMILIES_COUNT)]
+            self._lives = Lives(
+                self._admin,
+                self._log,
+                partial(self._check_everywhere, verifiers),
+                lease_seconds=self._configuration.lease_seconds,
+            )
+            work += [self._families(lane, replicas) for lane in range(FAMILIES_COUNT)]
             async with asyncio.TaskGroup() as group:
                 for one in work:
                     group.create_task(one)
@@ -120,7 +106,7 @@ class Callers:
     # ---- whoever is checked ------------------------------------------------------------------------------------------
 
     def _pick(self, check: Check) -> Held | None:
-        pool = self._revoked if check.revoked and self._revoked else self._live
+        pool = self._lives.ended if check.revoked and self._lives.ended else self._lives.live
         return pool[int(check.pick * len(pool))] if pool else None
 
     async def _checks(self, verifier: str, channel: grpc.aio.Channel, caller: str) -> None:
@@ -179,48 +165,30 @@ class Callers:
 
     # ---- whoever issues and revokes ----------------------------------------------------------------------------------
 
-    async def _families(self, lane: int, verifiers: Mapping[str, grpc.aio.Channel], replicas: list[Any]) -> None:
+    async def _families(self, lane: int, replicas: list[Any]) -> None:
         configuration = self._configuration
         planned = families(configuration.seed, lane, lease_seconds=configuration.lease_seconds)
+        # Sessions that are left alone take long, and hold nobody up.
+        left_alone: set[asyncio.Task[None]] = set()
         for number, family in enumerate(planned):
             if self._stopping:
-                return
-            await self._live_and_die(family, f"family/{lane}/{number}", verifiers, replicas)
-
-    async def _live_and_die(
-        self,
-        family: Family,
-        subject: str,
-        verifiers: Mapping[str, grpc.aio.Channel],
-        replicas: list[Any],
-    ) -> None:
-        stub = replicas[family.replica % len(replicas)]
-        members = await self._found(family, subject, stub)
-        if not members:
-            await pause(family.linger_seconds)
-            return
-        # The last one may stay unknown until the revocation is under way: its first lookup races with it.
-        known = members[:-1] if family.late and len(members) > 1 else members
-        self._live.extend(known)
-        await pause(family.linger_seconds)
-        named = {
-            "token": members[:1],
-            "token_id": members[:1],
-            "subject": members,
-            "issued_by": members[1:],
-            "cascade": members,
-        }[family.way]
-        # While it is being revoked, callers go on using it, and afterwards they try.
-        self._revoked.extend(held for held in named if held in known)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._revoke_until_done(family, subject, members[0], replicas))
-            if family.late:
-                group.create_task(self._check_everywhere(verifiers, members[-1:], family.late_seconds))
-        self._live = [held for held in self._live if held not in members]
-        await self._check_everywhere(verifiers, named)
+                break
+            life = self._lives.one(family, f"family/{lane}/{number}", replicas)
+            if family.way == "idle":
+                if len(left_alone) < LEFT_ALONE_MAX:
+                    task = asyncio.create_task(life)
+                    left_alone.add(task)
+                    task.add_done_callback(left_alone.discard)
+                else:
+                    life.close()
+            else:
+                await life
+        for task in left_alone:
+            task.cancel()
+        await asyncio.gather(*left_alone, return_exceptions=True)
 
     async def _check_everywhere(
-        self, verifiers: Mapping[str, grpc.aio.Channel], tokens: list[Held], later_seconds: float = 0.0
+        self, verifiers: Mapping[str, grpc.aio.Channel], tokens: list[Held], later_seconds: float
     ) -> None:
         await pause(later_seconds)
         patience_seconds = self._configuration.lease_seconds * 0.75
@@ -231,81 +199,6 @@ class Callers:
                 for held in tokens
             )
         )
-
-    async def _revoke_until_done(self, family: Family, subject: str, parent: Held, replicas: list[Any]) -> None:
-        for attempt in range(ATTEMPTS_MAX):
-            stub = replicas[(family.replica + attempt) % len(replicas)]
-            if await self._revoke(family, subject, parent, stub) in ("complete", "refused") or not family.waits:
-                return
-
-    async def _found(self, family: Family, subject: str, stub: Any) -> list[Held]:
-        """The parent first, the last child issued by the first one."""
-        parent = await self._issue(family, subject, self._admin, stub)
-        if parent is None:
-            return []
-        members = [parent]
-        for number in range(family.children_count):
-            deeper = number > 0 and family.way == "cascade"
-            child = await self._issue(family, subject, members[1] if deeper and len(members) > 1 else parent, stub)
-            if child is not None:
-                members.append(child)
-        return members
-
-    async def _issue(self, family: Family, subject: str, issuer: Held, stub: Any) -> Held | None:
-        ends = Duration(seconds=family.ttl_seconds)
-        request = pb.IssueRequest(
-            subject=subject,
-            audiences=[AUDIENCE, "watchword"],
-            scopes=["watchword.issue"],
-            grants=[pb.Grant(scopes=["*", "watchword.issue"], subjects=["*"], audiences=["*", "watchword"])],
-            ttl=ends,
-        )
-        invoked = now()
-        try:
-            made = await stub.Issue(request, metadata=bearer(issuer), timeout=ISSUE_SECONDS_MAX)
-        except grpc.aio.AioRpcError as error:
-            outcome = "refused" if error.code() in REFUSALS else "unknown"
-            self._log.write(Issue("", subject, issuer.token_id, family.ttl_seconds, invoked, now(), outcome))
-            return None
-        held = Held(made.token.token_id, made.secret)
-        self._log.write(
-            Issue(held.token_id, subject, issuer.token_id, family.ttl_seconds, invoked, now(), "acknowledged")
-        )
-        return held
-
-    async def _revoke(self, family: Family, subject: str, parent: Held, stub: Any) -> str:
-        request = pb.RevokeRequest(reason="ROTATED", no_wait=not family.waits)
-        by, value = family.way, parent.token_id
-        if by == "token":
-            request.token = parent.secret
-        elif by == "subject":
-            request.subject = value = subject
-        elif by == "issued_by":
-            request.issued_by = parent.token_id
-        else:
-            by = "token_id"
-            request.token_id = parent.token_id
-            request.cascade = family.way == "cascade"
-        invoked = now()
-        effective_seconds, code = 0.0, grpc.StatusCode.OK
-        try:
-            answer = await stub.Revoke(
-                request, metadata=bearer(self._admin), timeout=self._configuration.lease_seconds * 3 + 2
-            )
-            complete = answer.propagation == pb.PROPAGATION_COMPLETE
-            outcome = "complete" if complete else "pending"
-            effective_seconds = answer.effective_in.seconds + answer.effective_in.nanos / 1e9
-        except grpc.aio.AioRpcError as error:
-            code = error.code()
-            outcome = "refused" if code in REFUSALS else "unknown"
-        self._log.write(
-            Revoke(by, value, request.cascade, family.waits, invoked, now(), outcome, effective_seconds, code.name)
-        )
-        return outcome
-
-
-def bearer(held: Held) -> tuple[tuple[str, str], ...]:
-    return (("authorization", f"Bearer {held.secret}"),)
 
 
 async def main() -> None:

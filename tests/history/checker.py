@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from tests.history.events import NEVER, Decision, Fault, History, Issue, Record, Revoke
+from tests.history.events import NEVER, Decision, Fault, History, Issue, Record, Revoke, Rotate
+from tests.history.fleet_facts import IDLE_SECONDS_MAX
 
 # The database's clock, which decides expiry, is slewed against the monotonic one, and milliseconds are rounded.
 EXPIRY_SLACK_SECONDS: Final = 0.25
@@ -58,6 +59,9 @@ class _Fate:
     doubtful: float = NEVER
     expires_first: float = NEVER
     expires_last: float = NEVER
+    idle: bool = False
+    used: float = 0.0
+    """Of a session: when a decision about it last returned."""
 
 
 def check(history: History, *, lease_seconds: float) -> Findings:
@@ -78,38 +82,60 @@ def check(history: History, *, lease_seconds: float) -> Findings:
 
 
 def _fates(history: History) -> dict[str, _Fate]:
-    fates = {
-        one.token: _Fate(
-            one.returned,
-            expires_first=one.invoked + one.ttl_seconds - EXPIRY_SLACK_SECONDS,
-            expires_last=one.returned + one.ttl_seconds + EXPIRY_SLACK_SECONDS,
-        )
-        for one in history.issues
-        if one.outcome == "acknowledged"
-    }
-    tree = _Tree(history.issues)
+    fates = {one.token: _fate(one) for one in history.issues if one.outcome == "acknowledged"}
+    for rotate in history.rotates:
+        if rotate.outcome != "refused" and rotate.token in fates:
+            _shorten(fates[rotate.token], rotate)
+    tree = _Tree(history.issues, history.rotates)
     for revoke in history.revokes:
         if revoke.outcome == "refused":
             continue
         # One that was not answered, or only asked for, may take effect on what is issued much later.
         until = NEVER if revoke.outcome == "unknown" else revoke.returned
-        for issue in tree.named(revoke):
-            fate = fates[issue.token]
+        for issue in tree.named(revoke, surely=False):
             if issue.invoked < until:
+                fate = fates[issue.token]
                 fate.doubtful = min(fate.doubtful, revoke.invoked)
-            if issue.returned >= revoke.invoked:
-                continue
-            if revoke.outcome == "complete" and revoke.returned < fate.dead:
-                fate.dead, fate.dead_by = revoke.returned, f"revoked by {revoke.by}"
-            if revoke.outcome == "pending":
-                fate.bounded = min(fate.bounded, revoke.returned + revoke.effective_seconds)
+        for issue in tree.named(revoke, surely=True):
+            if issue.returned < revoke.invoked:
+                _end(fates[issue.token], revoke)
     return fates
+
+
+def _end(fate: _Fate, revoke: Revoke) -> None:
+    if revoke.outcome == "complete" and revoke.returned < fate.dead:
+        fate.dead, fate.dead_by = revoke.returned, f"ended by {revoke.by}"
+    if revoke.outcome == "pending":
+        fate.bounded = min(fate.bounded, revoke.returned + revoke.effective_seconds)
+
+
+def _fate(one: Issue) -> _Fate:
+    fate = _Fate(
+        one.returned,
+        expires_first=one.invoked + one.ttl_seconds - EXPIRY_SLACK_SECONDS,
+        expires_last=one.returned + one.ttl_seconds + EXPIRY_SLACK_SECONDS,
+        idle=one.idle_seconds > 0,
+    )
+    if one.idle_seconds:
+        # What a killed process had to tell of its use is lost, and a session may end for want of it.
+        fate.expires_first = min(fate.expires_first, one.invoked + one.idle_seconds - EXPIRY_SLACK_SECONDS)
+    return fate
+
+
+def _shorten(fate: _Fate, rotate: Rotate) -> None:
+    """A rotated token ends with its grace. One that was not told to all may be accepted until its answer's bound."""
+    fate.expires_first = min(fate.expires_first, rotate.invoked + rotate.grace_seconds - EXPIRY_SLACK_SECONDS)
+    if rotate.outcome != "unknown":
+        left = rotate.grace_seconds
+        if rotate.outcome == "pending":
+            left = max(left, rotate.effective_seconds)
+        fate.expires_last = min(fate.expires_last, rotate.returned + left + EXPIRY_SLACK_SECONDS)
 
 
 class _Tree:
     """Which acknowledged tokens a Revoke names."""
 
-    def __init__(self, issues: Iterable[Issue]) -> None:
+    def __init__(self, issues: Iterable[Issue], rotates: Iterable[Rotate]) -> None:
         self._by_id: dict[str, Issue] = {}
         self._by_subject: dict[str, list[Issue]] = defaultdict(list)
         self._by_issuer: dict[str, list[Issue]] = defaultdict(list)
@@ -118,9 +144,31 @@ class _Tree:
                 self._by_id[one.token] = one
                 self._by_subject[one.subject].append(one)
                 self._by_issuer[one.issued_by].append(one)
+        self._successors: dict[str, list[Issue]] = defaultdict(list)
+        self._succeeded: set[str] = set()
+        """Those that have, or may have, a successor."""
+        first: dict[str, str] = {}
+        for rotate in rotates:
+            if rotate.outcome != "refused":
+                self._succeeded.add(rotate.token)
+            if rotate.successor in self._by_id:
+                self._successors[rotate.token].append(self._by_id[rotate.successor])
+                first[rotate.successor] = first.get(rotate.token, rotate.token)
+        self._lineages = first
+        self._tied: dict[str, list[Issue]] = defaultdict(list)
+        for one in self._by_id.values():
+            if one.tied:
+                self._tied[self._lineage(one.issued_by)].append(one)
 
-    def named(self, revoke: Revoke) -> Iterator[Issue]:
-        """Each once."""
+    def _lineage(self, token: str) -> str:
+        return self._lineages.get(token, token)
+
+    def named(self, revoke: Revoke, *, surely: bool) -> Iterator[Issue]:
+        """Each once: those that it ends in any case, or those that it may end.
+
+        What is tied ends with the latest of its lineage. Where nobody was told whether a token has a successor, that
+        may be it, or not.
+        """
         if revoke.by == "subject":
             roots = self._by_subject[revoke.value]
         elif revoke.by == "issued_by":
@@ -130,20 +178,28 @@ class _Tree:
         waiting, seen = list(roots), set[str]()
         while waiting:
             one = waiting.pop()
-            if one.token not in seen:
-                seen.add(one.token)
-                yield one
-                if revoke.cascade:
-                    waiting.extend(self._by_issuer[one.token])
+            if one.token in seen:
+                continue
+            seen.add(one.token)
+            yield one
+            if revoke.by == "narrow":
+                continue
+            if revoke.cascade:
+                waiting += self._by_issuer[one.token]
+                waiting += self._successors[one.token]
+            if not (surely and one.token in self._succeeded):
+                waiting += self._tied[self._lineage(one.token)]
 
 
 def _decisions(history: History, fates: dict[str, _Fate]) -> Iterator[Violation]:
     judges = {"accept": _accepted, "inactive": _denied, "unavailable": _not_judged}
-    for one in history.decisions:
+    for one in sorted(history.decisions, key=lambda decision: decision.invoked):
         fate = fates.get(one.token)
         violation = None if fate is None else judges[one.outcome](one, fate)
         if violation is not None:
             yield violation
+        if fate is not None and one.outcome != "inactive":
+            fate.used = max(fate.used, one.returned)
 
 
 def _accepted(one: Decision, fate: _Fate) -> Violation | None:
@@ -153,6 +209,8 @@ def _accepted(one: Decision, fate: _Fate) -> Violation | None:
         return Violation("bounded", one, "effective_in has passed")
     if one.invoked > fate.expires_last:
         return Violation("expired", one, "its life is over")
+    if fate.idle and one.invoked > max(fate.acknowledged, fate.used) + IDLE_SECONDS_MAX:
+        return Violation("idle", one, "nobody used the session for longer than it may be idle")
     return None
 
 

@@ -35,6 +35,26 @@ class Issue:
     returned: float
     outcome: str
     """`acknowledged`, or `unknown`: it may be stored, and nobody has the secret."""
+    tied: bool = False
+    """It dies with the lineage of its issuer."""
+    idle_seconds: float = 0.0
+    """A session's; 0: it is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rotate:
+    """A token was to be succeeded. The successor has an Issue of its own, with the same times."""
+
+    token: str
+    successor: str
+    """Empty where no answer came."""
+    grace_seconds: float
+    invoked: float
+    returned: float
+    outcome: str
+    """As a Revoke's: `complete` when all know of the token's new end."""
+    effective_seconds: float = 0.0
+    code: str = "OK"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +62,7 @@ class Revoke:
     """Tokens were to end: those that `by` and `value` name."""
 
     by: str
-    """`token`, `token_id`, `subject` or `issued_by`."""
+    """`token`, `token_id`, `subject` or `issued_by`; `narrow` takes the scope that the guarded calls need."""
     value: str
     """A token's id, or a subject."""
     cascade: bool
@@ -102,9 +122,10 @@ class Lag:
     seconds: float
 
 
-Record = Issue | Revoke | Decision | Fault | Status | Lag
+Record = Issue | Rotate | Revoke | Decision | Fault | Status | Lag
 _KINDS: Final[dict[str, type[Any]]] = {
     "issue": Issue,
+    "rotate": Rotate,
     "revoke": Revoke,
     "decision": Decision,
     "fault": Fault,
@@ -144,6 +165,7 @@ class History:
     """All records of a run, by kind."""
 
     issues: list[Issue] = field(default_factory=list)
+    rotates: list[Rotate] = field(default_factory=list)
     revokes: list[Revoke] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
@@ -156,6 +178,7 @@ class History:
         history = cls()
         places: dict[type[Any], list[Any]] = {
             Issue: history.issues,
+            Rotate: history.rotates,
             Revoke: history.revokes,
             Decision: history.decisions,
             Fault: history.faults,

@@ -17,8 +17,9 @@ from typing import Final, Self
 
 import psutil
 
+from tests.history.fleet_facts import AUDIENCE, SCOPE, USAGE_INTERVAL_SECONDS
 from tests.history.process import ROOT, Program
-from tests.history.verifier_process import AUDIENCE, Configuration
+from tests.history.verifier_process import Configuration
 from tests.servers import Client, ServerProcess, client
 from watchword.v1 import token_service_pb2 as pb
 from watchword_server.data_folder import POSTGRES_SOCKET
@@ -228,6 +229,7 @@ class Fleet:
             "WATCHWORD_METRICS_LISTEN": "",
             "WATCHWORD_LEASE_SECONDS_MAX": str(LEASE_SECONDS),
             "WATCHWORD_DRAIN_GRACE_SECONDS": "5",
+            "WATCHWORD_USAGE_INTERVAL_SECONDS": str(USAGE_INTERVAL_SECONDS),
             "WATCHWORD_WORKERS": str(workers),
         }
 
@@ -241,6 +243,8 @@ class Fleet:
         _keep_secret(self.admin_token_file, made.stdout.strip())
         start_all(self.replicas.values())
         with self.admin(first.name) as admin:
+            catalogue = pb.RegisterScopesRequest(scopes=[pb.ScopeRegistration(name=SCOPE)])
+            admin.tokens.RegisterScopes(catalogue, metadata=admin.metadata, timeout=30)
             request = pb.IssueRequest(subject=AUDIENCE, audiences=["watchword"], scopes=["watchword.validate"])
             _keep_secret(
                 self._verifier_token_file, admin.tokens.Issue(request, metadata=admin.metadata, timeout=30).secret

@@ -18,6 +18,8 @@ def lines(outcome: Outcome) -> Iterator[str]:
         yield f"  {count:9,} decisions {kind:8} {verdict}"
     yield f"  {findings.denied_after_complete:9,} of them denied what was revoked before they began"
     yield f"  {sum(one.outcome == 'acknowledged' for one in history.issues):9,} tokens issued"
+    rotates = Counter(one.outcome for one in history.rotates)
+    yield from (f"  {count:9,} rotations {name}" for name, count in sorted(rotates.items()))
     ends = Counter(one.outcome if one.waits else f"{one.outcome}, not waited for" for one in history.revokes)
     yield from (f"  {count:9,} revocations {name}" for name, count in sorted(ends.items()))
     took = sorted(one.returned - one.invoked for one in history.revokes if one.waits and one.outcome == "complete")

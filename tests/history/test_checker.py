@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.history.checker import EXPIRY_SLACK_SECONDS, Findings, check
-from tests.history.events import Decision, Fault, History, Issue, Lag, Log, Record, Revoke, Status
+from tests.history.events import Decision, Fault, History, Issue, Lag, Log, Record, Revoke, Rotate, Status
+from tests.history.fleet_facts import IDLE_SECONDS_MAX
 from tests.history.vacuity import hits_between, missing
 
 LEASE_SECONDS = 2.0
@@ -21,6 +22,11 @@ def issue(token: str = "t", *, at: float = 0.0, subject: str = "s", by: str = ""
 
 def revoke(value: str = "t", *, by: str = "token_id", at: float = 10.0, took: float = 1.0, **fields: object) -> Revoke:
     made = Revoke(by, value, cascade=False, waits=True, invoked=at, returned=at + took, outcome="complete")
+    return replace(made, **fields)  # type: ignore[arg-type]  # the fields are of many types
+
+
+def rotate(token: str = "t", successor: str = "u", *, at: float = 5.0, grace: float = 10.0, **fields: object) -> Rotate:
+    made = Rotate(token, successor, grace, invoked=at, returned=at + 1, outcome="complete")
     return replace(made, **fields)  # type: ignore[arg-type]  # the fields are of many types
 
 
@@ -140,6 +146,71 @@ def test_expiry_excuses_a_denial_and_convicts_an_acceptance() -> None:
     assert rules(short, decision("accept", at=11.01 + EXPIRY_SLACK_SECONDS)) == ["expired"]
 
 
+def test_a_rotated_token_lives_through_its_grace_and_no_longer() -> None:
+    rotated = (issue(), issue("u", at=5), rotate())
+    assert rules(*rotated, decision("inactive", at=14)) == ["alive"]
+    assert rules(*rotated, decision("inactive", at=15.5), decision("accept", at=16)) == []
+    assert rules(*rotated, decision("accept", at=16.01 + EXPIRY_SLACK_SECONDS)) == ["expired"]
+    assert rules(*rotated, decision("inactive", at=20, token="u")) == ["alive"]
+
+
+def test_what_not_all_were_told_may_be_accepted_as_long_as_the_answer_said() -> None:
+    ended = rotate(grace=0, outcome="pending", effective_seconds=2.0)
+    assert rules(issue(), ended, decision("accept", at=8)) == []
+    assert rules(issue(), ended, decision("accept", at=8.01 + EXPIRY_SLACK_SECONDS)) == ["expired"]
+
+
+def test_a_rotation_without_an_answer_may_be_done_or_not_and_a_refused_one_is_not() -> None:
+    unknown = rotate(successor="", grace=0, outcome="unknown")
+    assert rules(issue(), unknown, decision("inactive", at=20), decision("accept", at=21)) == []
+    refused = rotate(successor="", grace=0, outcome="refused")
+    assert rules(issue(), refused, decision("inactive", at=20)) == ["alive"]
+
+
+def test_what_is_tied_ends_with_the_latest_of_its_lineage() -> None:
+    tied = replace(issue("c", at=2, by="t"), tied=True)
+    family = (issue(), tied, issue("u", at=5), rotate(grace=1000.0))
+    late = decision("accept", at=30, token="c")
+    assert rules(*family, revoke("u"), late) == ["revoked"]
+    assert rules(*family, revoke("t"), late) == []
+    assert rules(issue(), tied, revoke("t"), late) == ["revoked"]
+    assert rules(issue(), replace(tied, tied=False), revoke("t"), late) == []
+
+
+def test_whether_the_tied_end_is_open_while_it_is_unknown_whether_there_is_a_successor() -> None:
+    tied = replace(issue("c", at=2, by="t"), tied=True)
+    unknown = rotate(successor="", grace=1000.0, outcome="unknown")
+    for verdict in ("accept", "inactive"):
+        assert rules(issue(), tied, unknown, revoke("t"), decision(verdict, at=30, token="c")) == []
+
+
+def test_a_cascade_takes_successors_and_what_they_issued() -> None:
+    family = (issue(), issue("u", at=5), rotate(grace=1000.0), issue("d", at=7, by="u"))
+    late = [decision("accept", at=20, token=token) for token in "tud"]
+    found = findings(*family, revoke(cascade=True), *late).of("revoked")
+    assert [one.record for one in found] == late
+
+
+def test_narrowing_ends_what_the_scope_was_for_and_nothing_else() -> None:
+    tied = replace(issue("c", at=2, by="t"), tied=True)
+    narrowed = (issue(), tied, revoke(by="narrow"))
+    assert rules(*narrowed, decision("accept", at=20)) == ["revoked"]
+    assert rules(*narrowed, decision("inactive", at=20)) == []
+    assert rules(*narrowed, decision("accept", at=20, token="c")) == []
+    assert rules(*narrowed, decision("inactive", at=20, token="c")) == ["alive"]
+
+
+def test_a_session_that_nobody_used_is_over() -> None:
+    session = replace(issue(), idle_seconds=5.0)
+    assert rules(session, decision("inactive", at=4)) == ["alive"]
+    assert rules(session, decision("inactive", at=5)) == []
+    assert rules(session, decision("accept", at=1 + IDLE_SECONDS_MAX)) == []
+    assert rules(session, decision("accept", at=1.1 + IDLE_SECONDS_MAX)) == ["idle"]
+    used = decision("accept", at=10)
+    assert rules(session, used, decision("accept", at=10.4 + IDLE_SECONDS_MAX)) == []
+    assert rules(session, used, decision("accept", at=10.6 + IDLE_SECONDS_MAX)) == ["idle"]
+
+
 def test_a_revoke_slower_than_the_lease_allows_is_seen() -> None:
     assert rules(issue(), revoke(took=BOUND_SECONDS - 0.01)) == []
     assert rules(issue(), revoke(took=BOUND_SECONDS + 1.1)) == ["slow"]
@@ -177,6 +248,9 @@ def sound_run() -> list[Record]:
         revoke(),
         decision("inactive", at=20),
         revoke(at=35),
+        rotate(),
+        revoke(by="narrow", at=36),
+        replace(issue("c"), tied=True, idle_seconds=1.0),
     ]
 
 
@@ -192,7 +266,9 @@ def test_a_sound_run_lacks_nothing() -> None:
         (3, "while there were faults"),
         (5, "after the faults"),
         (7, "no revoked token was presented"),
-        (8, "no revocation was COMPLETE after"),
+        (9, "no token was rotated"),
+        (10, "no token was narrowed"),
+        (11, "no token was tied"),
     ],
 )
 def test_a_run_that_tested_nothing_is_no_success(left_out: int, said: str) -> None:

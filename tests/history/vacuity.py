@@ -15,6 +15,12 @@ def missing(history: History, findings: Findings, *, quiet_since: float) -> Iter
         yield "no revoked token was presented after its revocation was COMPLETE"
     if not any(one.kind == "message" and one.outcome == "accept" for one in history.decisions):
         yield "no message passed on a stream"
+    if not any(one.outcome in ("complete", "pending") for one in history.rotates):
+        yield "no token was rotated"
+    if not any(one.by == "narrow" and one.outcome == "complete" for one in history.revokes):
+        yield "no token was narrowed"
+    if not any(one.tied for one in history.issues) or not any(one.idle_seconds for one in history.issues):
+        yield "no token was tied to another, or no session was issued"
     for verifier in sorted({one.verifier for one in history.statuses}):
         statuses = [one for one in history.statuses if one.verifier == verifier]
         if hits_between(statuses, 0, quiet_since) == 0:

@@ -22,17 +22,17 @@ import grpc
 
 from tests.history import caching
 from tests.history.events import Decision, Log, Status, now
+from tests.history.fleet_facts import SCOPE
 from tests.history.pause import pause
-from watchword import AUTHENTICATED, Policy, aio, sync
+from watchword import Policy, aio, sync
 from watchword.lease import SystemClock
 from watchword.token import MalformedTokenError, parse_token
 from watchword.verifier.verdict import Active, Verdict
 
-AUDIENCE: Final = "history-verifier"
 SERVICE: Final = "history.Guarded"
 UNARY: Final = f"/{SERVICE}/Unary"
 TALK: Final = f"/{SERVICE}/Talk"
-POLICY: Final = Policy(table={UNARY: AUTHENTICATED, TALK: AUTHENTICATED})
+POLICY: Final = Policy(table={UNARY: [SCOPE], TALK: [SCOPE]})
 STATUS_PERIOD_SECONDS: Final = 0.25
 THREADS_COUNT: Final = 32
 KEEPALIVE_SECONDS: Final = 10.0

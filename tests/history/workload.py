@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
-WAYS = ("token", "token_id", "subject", "issued_by", "cascade")
+WAYS = ("token", "token_id", "subject", "issued_by", "cascade", "narrow", "idle")
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +14,8 @@ class Family:
     """Tokens that are issued, used for a while and revoked together: a parent, its children, and theirs."""
 
     way: str
-    """By what they are revoked; `cascade` ends the parent and everything below."""
+    """By what they end: `cascade` revokes the parent and everything below, `narrow` takes the parent's scope, `idle`
+    are sessions that are left alone."""
     children_count: int
     ttl_seconds: int
     linger_seconds: float
@@ -24,6 +25,11 @@ class Family:
     waits: bool
     replica: int
     """Any number; taken modulo their count."""
+    tied: bool = False
+    """The children die with the parent's lineage."""
+    rotates: bool = False
+    """The parent is succeeded before the end, with so much grace:"""
+    grace_seconds: int = 0
 
 
 def families(seed: int, lane: int, *, lease_seconds: float) -> Iterator[Family]:
@@ -40,6 +46,9 @@ def families(seed: int, lane: int, *, lease_seconds: float) -> Iterator[Family]:
             late_seconds=random.uniform(0, 0.02),
             waits=random.random() < 0.9,
             replica=random.randrange(1000),
+            tied=random.random() < 0.4,
+            rotates=random.random() < 0.4,
+            grace_seconds=random.choice([0, 1, 3600]),
         )
 
 
