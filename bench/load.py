@@ -65,6 +65,14 @@ class LoadResult:
         return self.calls / self.seconds
 
 
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """One call: when it was sent, in microseconds since 1970, and how long its answer took."""
+
+    sent_us: int
+    took_us: int
+
+
 def require_h2load() -> str:
     """The path of h2load. Raises MeasurementError that says how to get it."""
     path = shutil.which("h2load")
@@ -96,21 +104,53 @@ def run_load(target: Target, callers: Sequence[Caller], *, calls_each: int, stre
 
     Raises MeasurementError unless every call got an HTTP answer.
     """
-    program = require_h2load()
     with TemporaryDirectory(prefix="load") as folder:
-        running: list[subprocess.Popen[str]] = []
-        try:
-            for number, caller in enumerate(callers):
-                body = Path(folder, str(number))
-                body.write_bytes(framed(caller.message))
-                command = _command(program, target, caller, calls_each, streams, body)
-                running.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
-            outputs = [process.communicate(timeout=_RUN_SECONDS_MAX)[0] for process in running]
-        finally:
-            for process in running:
-                process.kill()
-                process.wait()
-    return LoadResult(calls_each * len(callers), max(_parse(output, calls_each) for output in outputs))
+        seconds = _run(target, callers, calls_each, streams, Path(folder), [[] for _ in callers])
+    return LoadResult(calls_each * len(callers), seconds)
+
+
+def run_timed(target: Target, callers: Sequence[Caller], *, calls_each: int, streams: int) -> list[Timed]:
+    """The same load, call by call."""
+    with TemporaryDirectory(prefix="load") as folder:
+        logs = [Path(folder, f"log-{number}") for number in range(len(callers))]
+        options = [[f"--log-file={log}"] for log in logs]
+        _run(target, callers, calls_each, streams, Path(folder), options)
+        calls = [call for log in logs for call in _timed(log)]
+    if len(calls) != calls_each * len(callers):
+        raise MeasurementError(f"h2load logged {len(calls)} of {calls_each * len(callers)} calls")
+    return calls
+
+
+def _run(
+    target: Target,
+    callers: Sequence[Caller],
+    calls_each: int,
+    streams: int,
+    folder: Path,
+    options: Sequence[Sequence[str]],
+) -> float:
+    program = require_h2load()
+    running: list[subprocess.Popen[str]] = []
+    try:
+        for number, (caller, more) in enumerate(zip(callers, options, strict=True)):
+            body = folder / str(number)
+            body.write_bytes(framed(caller.message))
+            *command, url = _command(program, target, caller, calls_each, streams, body)
+            running.append(
+                subprocess.Popen([*command, *more, url], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            )
+        outputs = [process.communicate(timeout=_RUN_SECONDS_MAX)[0] for process in running]
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+    return max(_parse(output, calls_each) for output in outputs)
+
+
+def _timed(log: Path) -> list[Timed]:
+    # Three columns: start in microseconds, HTTP status, microseconds.
+    columns = (line.split("\t") for line in log.read_text().splitlines())
+    return [Timed(int(sent), int(took)) for sent, _, took in columns]
 
 
 def run_one_at_a_time(target: Target, caller: Caller, *, calls: int) -> LoadResult:
@@ -122,8 +162,7 @@ def run_one_at_a_time(target: Target, caller: Caller, *, calls: int) -> LoadResu
         command = [*_command(program, target, caller, calls, 1, body)[:-1], f"--log-file={log}", target.url]
         done = subprocess.run(command, capture_output=True, text=True, timeout=_RUN_SECONDS_MAX, check=False)
         seconds = _parse(done.stdout + done.stderr, calls)
-        # Three columns: start, HTTP status, microseconds.
-        latencies = tuple(int(line.split("\t")[2]) for line in log.read_text().splitlines())
+        latencies = tuple(call.took_us for call in _timed(log))
     if len(latencies) != calls:
         raise MeasurementError(f"h2load logged {len(latencies)} of {calls} calls")
     return LoadResult(calls, seconds, latencies)

@@ -39,6 +39,11 @@ class Plan:
     idle_watchers: int = 500
     idle_lease_seconds: int = 60
     idle_seconds: float = 60.0
+    tokens_many: int = 10_000_000
+    tokens_few: int = 10_000
+    presentable: int = 300_000
+    """Of very many tokens, so many are real ones, which the load presents at random."""
+    purge_tokens: int = 1_000_000
 
     @property
     def in_flight(self) -> int:

@@ -10,10 +10,12 @@ from bench.figures import Figure
 from bench.rows import (
     batch,
     bulk,
+    growth,
     idle,
     interceptor,
     issue,
     memory,
+    purge,
     revoke,
     scan,
     statements,
@@ -46,5 +48,7 @@ ROWS: Final = (
     Row(("revoke_everywhere_p99_ms",), revoke.measure),
     Row(("revoke_frozen_seconds",), revoke.measure_frozen),
     Row(("bulk_revocations_per_second",), bulk.measure),
+    Row(("growth_10m", "bytes_per_token"), growth.measure),
+    Row(("purge_1m_ms", "purge_p99_ratio"), purge.measure),
     Row(("scan_mb_per_second",), scan.measure),
 )

@@ -38,6 +38,10 @@ _SHORT = Plan(
     idle_watchers=4,
     idle_lease_seconds=2,
     idle_seconds=1.0,
+    tokens_many=3_000,
+    tokens_few=300,
+    presentable=1_000,
+    purge_tokens=2_000,
 )
 # In so short a form the noise can be larger than they are.
 _DIFFERENCES = {
