@@ -140,7 +140,7 @@ async def test_rotations_open_only_the_partitions_of_their_tokens(many_partition
     old, successor = _id(200), _id(1)
     now = datetime.now(UTC)
     assert len(await scanned(connection, query("lock_tokens"), ([old],))) == 1
-    given = (successor, 1, bytes(32), None, now, None, old, old, old, now, "caller", None)
+    given = (successor, 1, bytes(32), None, now, None, old, old, old, now, "caller", None, 0)
     assert len(await scanned(connection, query("rotate"), [[value] for value in given])) == 1
     await connection.close()
 

@@ -78,7 +78,10 @@ async def test_the_old_token_ends_after_its_grace_at_a_position_that_names_it(
     assert changes(plain, outcome.position.number) == {token_id}
     [event] = await store.events(EventQuery(action="rotate"))
     assert (event.token_id, event.actor.subject) == (token_id, "caller")
-    assert event.details == {"successor": format_token_id(outcome.successor.token_id)}
+    assert event.details == {
+        "successor": format_token_id(outcome.successor.token_id),
+        "expires_at": old.expires_at.isoformat(),
+    }
 
 
 async def test_grace_never_prolongs_and_none_ends_at_once(store: PostgresStore) -> None:
@@ -198,9 +201,7 @@ async def test_a_retry_by_another_or_with_another_id_is_too_late(store: Postgres
 
 
 @pytest.mark.parametrize(("attempt", "replaces"), [(6, False), (7, False), (8, True), (0, True)])
-async def test_an_attempt_that_was_held_up_replaces_nothing(
-    store: PostgresStore, attempt: int, replaces: bool
-) -> None:
+async def test_an_attempt_that_was_held_up_replaces_nothing(store: PostgresStore, attempt: int, replaces: bool) -> None:
     """It arrives after a later one was answered, and that one's successor is in use."""
     token_id = await stored(store)
     first = await rotated(store, token_id, request_id="once", attempt=7)
@@ -295,6 +296,24 @@ async def test_a_revoked_token_never_slips_a_successor_in(
         revoker.commit()
     assert await rotating == TokenNotLive()
     assert plain.execute("select count(*) from tokens").fetchone() == (1,)
+
+
+async def test_a_deadlock_with_a_revocation_is_done_again(
+    store: PostgresStore, plain: psycopg.Connection, ready_dsn: str
+) -> None:
+    """A retry locks the lost successor after the old token, whatever the order of their ids. Postgres ends one of two
+    that wait for each other; if that is ours, nobody hears of it."""
+    first = await rotated(store, await stored(store), request_id="once")
+    lost, old = first.successor.token_id, first.rotated.token_id
+    with psycopg.connect(ready_dsn) as rival:
+        # The rival waits long enough that it is our transaction which notices the deadlock and is ended.
+        rival.execute("set deadlock_timeout = '60s'")
+        rival.execute("update tokens set revoked_at = now() where id = %s", [lost])
+        rotating = asyncio.ensure_future(store.rotate(rotation(first.rotated, request_id="once")))
+        await waiting_for_locks(plain)
+        await asyncio.to_thread(rival.execute, "update tokens set name = 'rival' where id = %s", [old])
+        rival.commit()
+    assert await rotating == AlreadyRotated(lost)
 
 
 @pytest.mark.parametrize("named", ["subject", "owner", "issued_by", "cascade"])

@@ -9,7 +9,8 @@ from watchword_server.store.database import Database
 from watchword_server.store.ending import end_together, foresee
 from watchword_server.store.together import BATCH_MAX, Together
 
-# One that may end many tokens weighs so much; one that ends all of them shares its transaction with nobody.
+# One that may end many tokens weighs so much. One that ends all of them shares its transaction with nobody, nor does one
+# that blocks: no Issue goes on until it is committed.
 _HEAVY: Final = 50
 
 
@@ -44,6 +45,6 @@ class Revocations:
 
 def _weight(revocation: Revocation) -> int:
     selector = revocation.selector
-    if selector.issued_before is not None:
+    if selector.issued_before is not None or revocation.block:
         return BATCH_MAX
     return _HEAVY if selector.token_id is None or revocation.cascade else 1

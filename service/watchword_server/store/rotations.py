@@ -240,7 +240,7 @@ async def _write(connection: Connection, steps: Sequence[_Step]) -> None:
 
 def _events(step: _Step) -> Iterable[Event]:
     actor, successor_id = step.rotation.actor, step.successor.token_id
-    details = {"successor": format_token_id(successor_id)}
+    details = {"successor": format_token_id(successor_id), "expires_at": step.rotated.expires_at.isoformat()}
     yield Event("rotate", actor, step.rotated.token_id, details, event_id=step.event_id)
     if step.lost is not None:
         yield Event("revoke", actor, step.lost.token_id, {"reason": SUPERSEDED, "by_event": str(step.event_id)})
