@@ -69,6 +69,12 @@ from watchword_server.cli.errors import ExitCode
             "watchword subjects unblock mallory",
         ),
         (grpc.StatusCode.ALREADY_EXISTS, (reason_detail("SCOPE_OWNED"),), ExitCode.CONFLICT, "first owner"),
+        (
+            grpc.StatusCode.DEADLINE_EXCEEDED,
+            (reason_detail("DEADLINE_TOO_NEAR"),),
+            ExitCode.UNAVAILABLE,
+            "Give it more time",
+        ),
         (grpc.StatusCode.DEADLINE_EXCEEDED, (), ExitCode.UNAVAILABLE, "--timeout"),
         (grpc.StatusCode.UNIMPLEMENTED, (), ExitCode.INTERNAL, "Is that address a Watchword server"),
         (grpc.StatusCode.INTERNAL, (), ExitCode.INTERNAL, "the server's log"),

@@ -68,7 +68,7 @@ def test_who_still_uses_the_old_one_is_said(watchword: CommandLine, authority: A
 
 
 def test_an_old_one_that_nobody_was_seen_with_is_said_to_be_so(watchword: CommandLine, authority: Authority) -> None:
-    assert "never seen" in watchword("rotate", authority.tokens[authority.add()].token_id).stderr
+    assert "Nobody was seen with it" in watchword("rotate", authority.tokens[authority.add()].token_id).stderr
 
 
 def test_end_now_waits_and_says_how_far_it_is(watchword: CommandLine, authority: Authority) -> None:

@@ -18,7 +18,7 @@ from watchword_server.cli.propagation import call_and_wait, check_wait, is_compl
 from watchword_server.cli.retries import insisting, is_worth_another
 from watchword_server.cli.revoke import dead
 from watchword_server.cli.secret_output import secret_place
-from watchword_server.cli.show_token import ends_at, last_used, show_token, show_users
+from watchword_server.cli.show_token import ends_at, show_token, show_users
 
 if TYPE_CHECKING:
     from watchword.v1.token_service_pb2 import RotateRequest, RotateResponse
@@ -80,8 +80,8 @@ def rotate(
         place.take(response, lambda: show_token(session.output, response.token), _remedy(request, response))
     if not quiet:
         _tell_of_the_old_one(session, response, elapsed_seconds if waits else None)
-    if not token_id and not in_place:
-        session.output.note("Calls with your own token go on with the old one until you replace it where it is kept.")
+        if not token_id and not in_place:
+            session.output.note("Your own calls go on with the old one until you replace it where it is kept.")
     if waits and not is_complete(response):
         tell_pending(session, response)
         raise typer.Exit(ExitCode.PENDING)
@@ -159,7 +159,7 @@ def _tell_of_the_old_one(session: Session, response: RotateResponse, elapsed_sec
     else:
         output.note(f"The old one, {old.token_id}: {dead(response, elapsed_seconds)}.")
     if not old.usage.services:
-        output.note("It was last seen in use: " + last_used(old, now) + ".")
+        output.note("Nobody was seen with it so far. What is known of that is some minutes behind.")
         return
     output.note("Who still uses it:")
     show_users(output, old)

@@ -59,7 +59,7 @@ def _not_now(text: str, address: str, reason: str, delay_seconds: float | None) 
     if reason == "RATE_LIMITED":
         message = f"too much at once for the subject of your token: {text}"
         remedy = (
-            f"Nothing was done. Try again {wait}, and more slowly. The limit is the server's, for each subject that "
+            f"Try again {wait}, and more slowly. The limit is the server's, for each subject that "
             "calls it: WATCHWORD_ISSUES_PER_SECOND, WATCHWORD_FAILED_VALIDATIONS_PER_SECOND."
         )
     else:
@@ -102,15 +102,20 @@ def _token_not_live(_: Mapping[str, str]) -> str:
 
 def _last_administrator(_: Mapping[str, str]) -> str:
     return (
-        "Nothing was done. Make another administrator first: watchword issue --audience watchword --scope "
+        "Make another administrator first: watchword issue --audience watchword --scope "
         "'watchword.*' --subject NAME. If it has to end now, because it leaked: the same command with --force, and "
         "then `watchword bootstrap` on the server's machine."
     )
 
 
+def _deadline_too_near(_: Mapping[str, str]) -> str:
+    return "Give it more time: a longer --timeout, or --wait."
+
+
 # What a reason's exit code is, and what to do about it, with the error's metadata at hand.
 _BY_REASON: Final[Mapping[str, tuple[ExitCode, Callable[[Mapping[str, str]], str]]]] = {
     "REQUEST_ID_USED": (ExitCode.CONFLICT, _request_id_used),
+    "DEADLINE_TOO_NEAR": (ExitCode.UNAVAILABLE, _deadline_too_near),
     "TOKEN_ROTATED": (ExitCode.CONFLICT, _token_rotated),
     "SUBJECT_BLOCKED": (ExitCode.DENIED, _subject_blocked),
     "TOKEN_NOT_LIVE": (ExitCode.NOTHING_MATCHED, _token_not_live),
