@@ -154,7 +154,8 @@ def test_a_missing_grant_is_named_by_doctor(empty: Deployment) -> None:
     assert "select on _yoyo_migrations" in before
     without = "".join(line for line in sql(EXTERNAL, 1).splitlines(keepends=True) if "ensure_partition" not in line)
     empty.execute(empty.url("watchword_owner"), without)
-    assert "the serving role lacks execute on ensure_partition " in _run(empty, "doctor", code=1)
+    lacks = "the serving role lacks execute on ensure_partition; execute on drop_partition "
+    assert lacks in _run(empty, "doctor", code=1)
     assert "InsufficientPrivilegeError" in empty.server.run("serve").stderr
 
 
@@ -190,6 +191,6 @@ def test_an_expired_partition_is_dropped_as_described(deployment: Deployment) ->
     lower, upper = "019b76da-a800-0000-0000-000000000000", "019c167f-c800-0000-0000-000000000000"
     owner = deployment.url("watchword_owner")
     deployment.execute(owner, f"select ensure_partition('tokens', 'tokens_20260101', '{lower}', '{upper}')")
-    deployment.execute(owner, sql("Partitions"))
+    deployment.execute(deployment.url("watchword"), sql("Retention"))
     with psycopg.connect(owner) as connection:
         assert connection.execute("select to_regclass('tokens_20260101')").fetchone() == (None,)
