@@ -9,8 +9,8 @@ from watchword_server.store.database import Database
 from watchword_server.store.ending import end_together, foresee
 from watchword_server.store.together import BATCH_MAX, Together
 
-# One that may end many tokens weighs so much. One that ends all of them shares its transaction with nobody, nor does one
-# that blocks: no Issue goes on until it is committed.
+# One that may end many tokens weighs so much. One that ends all of them shares its transaction with nobody, and neither
+# does one that blocks: no Issue goes on until it is committed.
 _HEAVY: Final = 50
 
 
