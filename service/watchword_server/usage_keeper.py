@@ -71,14 +71,14 @@ class UsageKeeper:
         try:
             rows, new_networks = await store_uses(self._database, uses, slack=self._slack)
         except BaseException as error:
-            if isinstance(error, RowRefusedError) and not isinstance(error, PartitionMissingError):
-                # None of ours could be; but what can never be stored must not keep the rest.
-                _log.exception("uses of tokens refused")
-                self._buffer.drop(uses)
-                return
-            # Also when this is given up at the end: what was stored all the same is counted twice then.
-            self._buffer.give_back(uses, self._clock() - began)
-            raise
+            if _passes(error):
+                # What was stored all the same is counted twice then.
+                self._buffer.give_back(uses, self._clock() - began)
+                raise
+            # Nothing that is counted could be refused; but a defect must not keep all that comes later.
+            _log.exception("uses of tokens refused")
+            self._buffer.drop(uses)
+            return
         self._metrics.usage_rows += rows
         for _ in range(new_networks):
             self._metrics.alarms.add(NEW_NETWORK)
@@ -117,5 +117,13 @@ class UsageKeeper:
                     _log.warning("storing uses put off: %s", type(error.__cause__ or error).__name__)
                 failing = True
             except Exception:
+                # A defect, which must not end this unseen.
                 _log.exception("storing uses failed")
             wait_seconds = self._interval_seconds
+
+
+def _passes(error: BaseException) -> bool:
+    """Whether the same may be stored at another time."""
+    if isinstance(error, RowRefusedError):
+        return isinstance(error, PartitionMissingError)
+    return isinstance(error, StoreError) or not isinstance(error, Exception)

@@ -77,8 +77,6 @@ def test_every_metric_is_in_the_table_and_every_one_in_the_table_exists() -> Non
     metrics.pool_state = lambda: (1, 1, 8)
     metrics.replica_state = ReplicaState(1.0, 1, 1, 1, 1, 0)
     metrics.watches_refused.add("WATCH_LAGGING")
-    metrics.usage_reports.add("received")
-    metrics.alarms.add("new_network")
     metrics.usage_state = lambda: (1, 0, 1)
     metrics.calls_shed.add("limit")
     metrics.rate_limited.add("issues")

@@ -79,6 +79,26 @@ def test_verdicts_batches_and_statements(metrics: Metrics) -> None:
     assert value(metrics, "watchword_batch_size_count", kind="issue") == 0
 
 
+def test_the_first_alarm_is_an_increase(metrics: Metrics) -> None:
+    """To Prometheus a series that begins with 1 has not grown."""
+    names = ("rotated_token_presented", "bound_token_refused", "new_network")
+    assert [value(metrics, "watchword_alarms_total", alarm=name) for name in names] == [0, 0, 0]
+    metrics.alarms.add("new_network")
+    assert [value(metrics, "watchword_alarms_total", alarm=name) for name in names] == [0, 0, 1]
+
+
+def test_usage_is_read_at_the_scrape(metrics: Metrics) -> None:
+    assert value(metrics, "watchword_uses_total") is None
+    metrics.usage_state = lambda: (7, 2, 3)
+    metrics.usage_rows += 4
+    metrics.usage_reports.add("refused")
+    read = ("watchword_uses_total", "watchword_uses_dropped_total", "watchword_usage_waiting")
+    assert [value(metrics, name) for name in read] == [7, 2, 3]
+    assert value(metrics, "watchword_usage_rows_total") == 4
+    assert value(metrics, "watchword_usage_reports_total", result="refused") == 1
+    assert value(metrics, "watchword_usage_reports_total", result="received") == 0
+
+
 def test_labels_are_bounded(metrics: Metrics) -> None:
     for number in range(LABELS_MAX + 50):
         metrics.verdicts.add(f"reason-{number}")

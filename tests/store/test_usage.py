@@ -110,7 +110,8 @@ async def test_a_token_without_a_partition_for_its_use_does_not_fail_the_others(
     name = f"token_usage_{partition_of(plain, homeless).removeprefix('tokens_')}"
     assert partition_of(plain, one) != partition_of(plain, homeless)
     plain.execute(f"drop table {name}")
-    assert await stored(database, use(homeless), use(one)) == (1, 0)
+    made_up = UUID(int=2**128 - 1)
+    assert await stored(database, use(homeless), use(one), use(made_up)) == (1, 0)
     assert plain.execute("select token_id from token_usage").fetchall() == [(one,)]
 
 
@@ -182,6 +183,15 @@ async def test_a_token_from_a_network_it_never_came_from_is_an_event_once(
     (event,) = events(plain, "new_network")
     assert (event[0], event[1], event[2], event[3]["network"]) == (one, event[3]["service"], away, network)
     assert event[3]["service"] in ("orders", "billing")
+
+
+async def test_a_verifier_that_makes_up_networks_writes_so_many_events_and_no_more(
+    database: Database, plain: psycopg.Connection
+) -> None:
+    ids = [token(plain) for _ in range(150)]
+    await stored(database, *(use(token_id, address="192.0.2.1") for token_id in ids))
+    assert await stored(database, *(use(token_id, address="198.51.100.1") for token_id in ids)) == (150, 150)
+    assert len(events(plain, "new_network")) == 100
 
 
 async def test_a_network_known_at_one_service_is_no_news_at_another(

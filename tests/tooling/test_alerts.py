@@ -41,8 +41,6 @@ def measured() -> dict[str, dict[str, set[str]]]:
     metrics.method("/watchword.v1.TokenService/Validate").finished(0, 0.001)
     metrics.verdicts.add("secret_mismatch")
     metrics.statements.add("read")
-    for alarm in ("rotated_token_presented", "bound_token_refused", "new_network"):
-        metrics.alarms.add(alarm)
     metrics.usage_state = lambda: (1, 0, 1)
     metrics.pool_state = lambda: (1, 1, 1)
     metrics.purge_overdue_seconds = 1.0

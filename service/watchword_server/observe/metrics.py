@@ -65,12 +65,13 @@ class MethodMeter:
 
 
 class Tally:
-    """Counts by name, such as verdicts by reason. Names are ours, never a caller's."""
+    """Counts by name, such as verdicts by reason. Names are ours, never a caller's. Those that are given are there from
+    the start, so that the first of them is an increase already."""
 
     __slots__ = ("_counts",)
 
-    def __init__(self) -> None:
-        self._counts: dict[str, int] = {}
+    def __init__(self, *names: str) -> None:
+        self._counts = dict.fromkeys(names, 0)
 
     def add(self, name: str) -> None:
         counts = self._counts
@@ -139,15 +140,15 @@ class Metrics:
         """Calls refused for their callers' rates, by limit."""
         self.audit_events_dropped = 0
         """Events of denied and of reading calls that were lost."""
-        self.usage_reports = Tally()
-        """Verifiers' reports of what they admitted from memory: `received` or `refused`."""
+        self.usage_reports = Tally("received", "refused")
+        """Verifiers' reports of what they admitted from memory."""
         self.usage_state: Callable[[], tuple[int, int, int]] | None = None
         """Answers how many uses of tokens came in, how many of them were dropped, and how many rows wait."""
         self.usage_rows = 0
         """Rows written about tokens' use."""
         self.rotations_ended = 0
         """Rotated tokens that this server found silent and ended."""
-        self.alarms = Tally()
+        self.alarms = Tally("rotated_token_presented", "bound_token_refused", "new_network")
         """What somebody should look at, by kind."""
         self._version = version
         self._methods: dict[str, MethodMeter] = {}

@@ -16,6 +16,8 @@ from watchword_server.store.recording import record
 
 # In the background, and done again if it fails: a commit that is given up and was done after all counts twice.
 _STATEMENT_SECONDS_MAX: Final = 10.0
+_EVENTS_MAX: Final = 100
+"""In one transaction. More new networks at once are a move of many, or a verifier that makes them up."""
 NEW_NETWORK: Final = "new_network"
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _UNIX_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -23,7 +25,7 @@ _UNIX_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 async def store_uses(database: Database, uses: Sequence[Use], *, slack: timedelta) -> tuple[int, int]:
     """Merges uses into what is known, moves on the sessions among them, and records which tokens came from a network
-    that they were never seen in. How many were stored, and how many such events there were.
+    that they were never seen in. How many were stored, and how many came from such a network.
 
     A session then ends its idle timeout and `slack` after its last use: by so much may what is known be behind. Uses of
     tokens that are not there, or not meant for the service, are left out. Raises StoreError.
@@ -38,8 +40,13 @@ async def store_uses(database: Database, uses: Sequence[Use], *, slack: timedelt
 
 
 def _lies_in(covered: Sequence[tuple[datetime, datetime]], token_id: UUID) -> bool:
-    ends_at = _UNIX_EPOCH + expires_at_ms(token_id) * _MILLISECOND
-    return any(lower <= ends_at < upper for lower, upper in covered)
+    # Not as instants: an id that somebody made up may end after the year 9999.
+    ends_at_ms = expires_at_ms(token_id)
+    return any(_ms(lower) <= ends_at_ms < _ms(upper) for lower, upper in covered)
+
+
+def _ms(instant: datetime) -> int:
+    return (instant - _UNIX_EPOCH) // _MILLISECOND
 
 
 async def _stored(database: Database, uses: Sequence[Use], slack: timedelta) -> tuple[int, int]:
@@ -58,7 +65,7 @@ async def _stored(database: Database, uses: Sequence[Use], slack: timedelta) -> 
             await _slide(connection, rows, slack)
             events = _new_networks(rows)
             if events:
-                await record(connection, events)
+                await record(connection, events[:_EVENTS_MAX])
         return len(rows), len(events)
 
     async with database.connection() as connection:
