@@ -111,10 +111,15 @@ def _wait_until_serving(process: subprocess.Popen[str], authority: Authority, lo
 
 
 @contextmanager
-def serving(data_dir: Path, transport: Transport) -> Iterator[Authority]:
+def serving(
+    data_dir: Path, transport: Transport, *, usage_interval_seconds: float | None = None
+) -> Iterator[Authority]:
     """A server on an existing or new data folder, ended with its PostgreSQL."""
+    settings = {"WATCHWORD_DATA_DIR": str(data_dir)}
+    if usage_interval_seconds is not None:
+        settings["WATCHWORD_USAGE_INTERVAL_SECONDS"] = str(usage_interval_seconds)
     try:
-        with _server(data_dir, transport, {"WATCHWORD_DATA_DIR": str(data_dir)}) as authority:
+        with _server(data_dir, transport, settings) as authority:
             yield authority
     finally:
         _stop_postgres(data_dir)

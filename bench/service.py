@@ -122,6 +122,15 @@ class Service:
         status = asdict(self._caching.status())
         return {name: status[name] for name in ("caching", "hits", "misses", "joins")} | {"calls": self.calls}
 
+    async def count_uses(self, wanted: bool) -> bool:
+        """Whether the verifier counts what it admits from memory. What it has counted so far is forgotten."""
+        assert self._caching is not None
+        cache = self._caching._cache
+        assert cache is not None
+        cache.uses.want(False)
+        cache.uses.want(wanted)
+        return True
+
     async def walk(self, side: Side, tokens: Sequence[str], count: int) -> float:
         return await walk(self._interceptors[side], self.handler, details_of(tokens), count)
 
@@ -143,6 +152,9 @@ class ProtectedService:
     def cpu_ns(self) -> int:
         return tree_cpu_ns(self.child.pid)
 
+    def count_uses(self, wanted: bool) -> bool:
+        return bool(self.child.ask("count_uses", wanted=wanted))
+
     def walk(self, side: Side, tokens: Sequence[str], count: int) -> float:
         """CPU microseconds per call, of the whole process and without a network of its own."""
         return float(self.child.ask("walk", side=side, tokens=list(tokens), count=count))
@@ -159,7 +171,13 @@ def protected_service(port: int, secret: str) -> Iterator[ProtectedService]:
 async def main() -> None:
     service = Service()
     await answer_questions(
-        {"open": service.open, "close": service.close, "status": service.status, "walk": service.walk}
+        {
+            "open": service.open,
+            "close": service.close,
+            "status": service.status,
+            "walk": service.walk,
+            "count_uses": service.count_uses,
+        }
     )
 
 

@@ -36,6 +36,7 @@ class Plan:
     entries_many: int = 1_000_000
     entries_few: int = 1_000
     scan_bytes: int = 256 << 20
+    usage_intervals: int = 10
     idle_watchers: int = 500
     idle_lease_seconds: int = 60
     idle_seconds: float = 60.0

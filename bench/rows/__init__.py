@@ -19,6 +19,7 @@ from bench.rows import (
     revoke,
     scan,
     statements,
+    usage,
     validate_cpu,
     validate_idle,
 )
@@ -42,6 +43,8 @@ ROWS: Final = (
     Row(("issue_vs_floor",), issue.measure),
     Row(("interceptor_hit_us", "interceptor_hit_share"), interceptor.measure),
     Row(("interceptor_vs_remote",), interceptor.measure_remote),
+    Row(("usage_share",), usage.measure),
+    Row(("usage_writes_per_token_interval",), usage.measure_writes),
     Row(("cache_bytes_per_entry",), memory.measure),
     Row(("million_hit_ratio", "million_renewal_ratio"), memory.measure_many),
     Row(("renewals_core_percent",), idle.measure),

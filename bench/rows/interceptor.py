@@ -50,7 +50,7 @@ def _cost_us(service: ProtectedService, side: Side, callers: Sequence[Caller], e
 
 
 @contextmanager
-def _knowing_service(authority: Authority, verifier: Verifier, tokens: Sequence[str]) -> Iterator[ProtectedService]:
+def knowing_service(authority: Authority, verifier: Verifier, tokens: Sequence[str]) -> Iterator[ProtectedService]:
     """A service under a live lease that has seen all `tokens`."""
     with protected_service(authority.port, verifier.secret) as service:
         for _ in range(100):
@@ -70,7 +70,7 @@ def measure(stage: Stage) -> list[Figure]:
     verifier = loaded.population.verifiers[0]
     tokens = verifier.tokens[: plan.processes]
     callers = [Caller(PAYLOAD, token) for token in tokens]
-    with _knowing_service(loaded.authority, verifier, tokens) as service:
+    with knowing_service(loaded.authority, verifier, tokens) as service:
 
         def probe(side: Side) -> Callable[[int], LoadResult]:
             return lambda each: run_load(service.target(side), callers, calls_each=each, streams=plan.streams)
@@ -121,7 +121,7 @@ def measure_remote(stage: Stage) -> list[Figure]:
     tokens = verifier.tokens[: plan.processes]
     walks = max(100, int(plan.seconds * _WALKS_PER_SECOND))
     asks = max(20, int(plan.seconds * _REMOTE_PER_SECOND))
-    with _knowing_service(authority, verifier, tokens) as service:
+    with knowing_service(authority, verifier, tokens) as service:
 
         def remote(_: int) -> _Remote:
             verdicts, postgres = authority.verdicts(), authority.postgres

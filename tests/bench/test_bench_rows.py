@@ -35,6 +35,7 @@ _SHORT = Plan(
     entries_many=3_000,
     entries_few=300,
     scan_bytes=1 << 20,
+    usage_intervals=1,
     idle_watchers=4,
     idle_lease_seconds=2,
     idle_seconds=1.0,
@@ -49,6 +50,7 @@ _DIFFERENCES = {
     "interceptor_hit_share",
     "renewals_core_percent",
     "interceptor_us",
+    "usage_share",
     "added_without_network_us",
 }
 
