@@ -21,6 +21,7 @@ from tests.path.party import Party, administrator, unique
 from tests.path.rows import move
 from tests.path.servers import Fleet, running_fleet
 from tests.path.watcher import Watcher, attached
+from tests.servers import client
 from watchword.token import parse_token_id
 from watchword.v1 import token_service_pb2 as pb
 from watchword.v1 import verifier_service_pb2 as watch_pb
@@ -327,3 +328,28 @@ def test_uses_at_both_servers_add_up(fleet: Fleet) -> None:
         for admin in fleet.admins:
             assert admin.verdict(made.secret) == "active"
     assert usage(fleet.admins[0], made.token.token_id, 10).use_count == 10
+
+
+def test_a_silent_rotated_token_is_ended_in_the_background(dsn: str) -> None:
+    settings = {"WATCHWORD_USAGE_INTERVAL_SECONDS": "0.2", "WATCHWORD_ROTATION_SILENCE_SECONDS": "600"}
+    with running_watchword(dsn, **settings) as running:
+        made = administrator(running).issue(unique(), ["watchword"])
+        Party(running.admin.channel, made.secret).rotate()
+        # It looks once when it starts, and then every minute.
+        running.server.stop()
+        with psycopg.connect(dsn) as database:
+            database.execute("update tokens set rotated_at = now() - interval '1 hour' where successor_id is not null")
+            database.execute(
+                "insert into token_usage select successor_id, 'orders', now(), 1, '', '{}', '{}'"
+                " from tokens where successor_id is not null"
+            )
+            database.execute(
+                "update token_usage set last_used_at = now() - interval '1 hour' where service = 'watchword'"
+            )
+        running.server.start()
+        with client(running.address, running.admin_token) as again:
+            admin = Party(again.channel, running.admin_token)
+            (event,) = awaited(admin, token_id=made.token.token_id, action="rotation_ended")
+            assert event.details["successor"] == admin.record(made.token.token_id).successor_id
+            with pytest.raises(grpc.RpcError):
+                Party(again.channel, made.secret).who_am_i()
