@@ -28,7 +28,8 @@ from watchword.verifier.wire import Question, batch_request
 
 EVERY_SECONDS = 0.2
 REPORTS_PER_INTERVAL_MAX = 4
-"""The service's limit."""
+REPORT_BYTES_MAX = 1024 * 1024
+"""The service's limits."""
 CALLER = "203.0.113.7"
 
 
@@ -106,6 +107,20 @@ def test_scopes_that_no_service_knows_and_more_than_it_takes_are_left_out() -> N
     scopes = report.usage.uses[0].scopes
     assert len(scopes) == 64
     assert all(map(is_scope, scopes))
+
+
+def test_a_report_is_never_longer_than_the_service_reads() -> None:
+    bench = Bench()
+    one = session(bench)
+    scopes = tuple(f"orders.{number:02}{'x' * 119}" for number in range(64))
+    for _ in range(1_000):
+        use(bench, scopes=scopes)
+    report = one.report()
+    assert report is not None
+    assert report.ByteSize() <= REPORT_BYTES_MAX
+    assert len(report.usage.uses) == 1_000
+    assert all(told.use_count == 1 for told in report.usage.uses)
+    assert list(report.usage.uses[0].scopes) == sorted(scopes)
 
 
 @pytest.mark.parametrize("usage_every", [None, Duration(), Duration(seconds=-1)])

@@ -29,6 +29,9 @@ _USAGE_EVERY_SECONDS_MAX: Final = 86_400.0
 # The service's own limits for one report.
 _USES_MAX: Final = 1_000
 _SCOPES_MAX: Final = 64
+_REPORT_BYTES_MAX: Final = 768 * 1024
+"""Less than that by what uses without scopes take."""
+_FIELD_BYTES: Final = 4
 # When to report, in parts of the interval: first anywhere in it, so that verifiers that were welcomed together do not
 # report together, and then a little before it is over. What did not fit follows sooner, and yet so that no interval,
 # wherever it is counted from, sees more than three reports and a last one: from five on they are refused.
@@ -116,7 +119,7 @@ class WatchSession:
         if not uses:
             return None
         now = self._clock.boottime()
-        return pb.WatchRequest(usage=pb.UsageReport(uses=[_use(used, now) for used in uses]))
+        return pb.WatchRequest(usage=pb.UsageReport(uses=_fitting([_use(used, now) for used in uses])))
 
     def receive(self, message: pb.WatchResponse) -> Sequence[pb.WatchRequest]:
         """Takes one message in; what to send in return. Raises WatchProtocolError."""
@@ -236,6 +239,16 @@ def _use(used: Used, now: float) -> pb.Use:
         refused_count=used.refused_count,
         refused_address=used.refused_address,
     )
+
+
+def _fitting(uses: list[pb.Use]) -> list[pb.Use]:
+    """What the service reads of one message; more would cost the stream, so what exceeds it goes without its scopes."""
+    room = _REPORT_BYTES_MAX
+    for use in uses:
+        room -= use.ByteSize() + _FIELD_BYTES
+        if room < 0:
+            use.ClearField("scopes")
+    return uses
 
 
 def _duration(seconds: float) -> Duration:
