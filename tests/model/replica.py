@@ -48,7 +48,7 @@ class Replica:
         self.propagation = parts.propagation(fleet, self.observer, every_seconds=1.0)
         self.member = parts.member(fleet, self.ledger, clock, self.propagation, name=name, lease_seconds=LEASE_SECONDS)
         self._store = parts.store(world.database)
-        self._fenced = FencedStore(self._store, self.member)  # type: ignore[arg-type]
+        self._fenced = FencedStore(self._store, self.member)
         self._world = world
         self._stream_type = parts.stream
         self._requests: list[Request] = []
