@@ -75,7 +75,7 @@ class Wire:
             listening.set()
             await ended.wait()
             for writer in self._writers:
-                writer.transport.abort()
+                writer.close()
             while self._tasks:
                 await asyncio.wait(self._tasks)
 
@@ -93,7 +93,7 @@ class Wire:
             pass
         finally:
             for one in writers:
-                one.transport.abort()
+                one.close()
             self._writers.difference_update(writers)
             self._tasks.discard(task)
 
