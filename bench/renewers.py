@@ -12,7 +12,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
 import grpc
@@ -130,12 +130,16 @@ class SyncClients:
 
 
 @contextmanager
-def renewers(stack: Stack, files: Sequence[str], work: Work) -> Iterator[Child]:
-    """A process with a client for each of the files, at work."""
+def renewers(stack: Stack) -> Iterator[Child]:
+    """A process that is ready to have clients."""
     with child("bench.renewers", [stack]) as running:
-        running.ask("open", files=list(files), **{name: getattr(work, name) for name in Work.__slots__})
         yield running
         running.ask("close")
+
+
+def open_renewers(process: Child, files: Sequence[str], work: Work) -> None:
+    """A client for each of the files begins to work there."""
+    process.ask("open", files=list(files), **asdict(work))
 
 
 async def main(stack: str) -> None:

@@ -26,13 +26,14 @@ from bench.authority import data_folder, serving
 from bench.conversation import Child
 from bench.figures import MeasurementError
 from bench.population import SCOPE
-from bench.renewers import Work, renewers
+from bench.renewers import Stack, Work, open_renewers, renewers
 from bench.service import protected_service
 from watchword.v1 import token_service_pb2 as pb
 from watchword.v1.token_service_pb2_grpc import TokenServiceStub
 
 _CALL_SECONDS_MAX: Final = 30
 _LOOK_SECONDS: Final = 0.5
+_FIRST_LIFE_SECONDS: Final = 15.0
 SERVICE: Final = "orders"
 
 
@@ -98,15 +99,16 @@ def clients_at_work(administrator: Administrator, folder: Path, count: int, work
     """Four processes of clients, two in five of them with a sibling in another process that has the same file."""
     shared = count // 5
     own = count - 2 * shared
-    # The first life is as long as it takes to start them all; they ask for the short ones themselves.
-    files = administrator.keep_tokens(folder, own + shared, 60.0)
+    stacks: list[Stack] = ["aio", "sync", "aio", "sync"]
     with ExitStack() as stack:
-        yield [
-            stack.enter_context(renewers("aio", files[: own // 2], work)),
-            stack.enter_context(renewers("sync", files[own // 2 : own], work)),
-            stack.enter_context(renewers("aio", files[own:], work)),
-            stack.enter_context(renewers("sync", files[own:], work)),
-        ]
+        processes = [stack.enter_context(renewers(one)) for one in stacks]
+        # The first life leaves time to begin; they ask for the short ones themselves.
+        files = administrator.keep_tokens(folder, own + shared, max(work.ttl_seconds, _FIRST_LIFE_SECONDS))
+        for process, share in zip(
+            processes, (files[: own // 2], files[own // 2 : own], files[own:], files[own:]), strict=True
+        ):
+            open_renewers(process, share, work)
+        yield processes
 
 
 def run_until(processes: Sequence[Child], rotations: int, seconds_max: float) -> Result:

@@ -1,9 +1,11 @@
-"""Renews the token in a file, and kills itself at a step. Run as a program by test_renewing_killed.py."""
+"""A process that renews the token in a file, and kills itself at a step."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+import subprocess
 import sys
 import threading
 from functools import partial
@@ -14,6 +16,19 @@ from watchword.credentials.renewal import Renewal
 from watchword.sync import RenewingToken, connect
 
 STEPS = ("before the call", "before the file is written", "before the file is replaced", "after the file was replaced")
+
+
+ROOT = Path(__file__).parents[2]
+SECONDS_MAX = 60.0
+
+
+async def killed(address: str, path: Path, step: str, grace_seconds: float) -> int:
+    """How a process ends that is killed at that step."""
+    program = [sys.executable, "-m", "tests.client.killed_renewer", address, str(path), step, str(grace_seconds)]
+    done = await asyncio.to_thread(
+        subprocess.run, program, cwd=ROOT, timeout=SECONDS_MAX, capture_output=True, check=False
+    )
+    return done.returncode
 
 
 def kill() -> None:

@@ -446,6 +446,17 @@ def test_a_life_is_at_least_a_second(ttl: float) -> None:
         Renewal(ttl_seconds=ttl)
 
 
+def test_attempts_are_numbered_upwards_by_the_time_also_where_the_clock_is_set_back() -> None:
+    bench = Bench()
+    bench.sees()
+    first = bench.renewal.request("once").attempt
+    bench.now += 1.5
+    second = bench.renewal.request("once").attempt
+    bench.now -= 3_600
+    assert (first, second) == (int(START * 1000), int(START * 1000) + 1_500)
+    assert bench.renewal.request("once").attempt == second + 1
+
+
 def test_a_request_names_the_token_and_asks_for_what_was_set() -> None:
     bench = Bench(ttl_seconds=1.5, grace_seconds=60)
     bench.sees()

@@ -153,7 +153,7 @@ async def test_what_the_service_asks_to_wait_is_waited(stack: str, service: Rota
         (grpc.StatusCode.PERMISSION_DENIED, "SUBJECT_BLOCKED"),
         (grpc.StatusCode.FAILED_PRECONDITION, "TOKEN_NOT_LIVE"),
         (grpc.StatusCode.UNIMPLEMENTED, ""),
-        (grpc.StatusCode.INVALID_ARGUMENT, "FIELDS_INVALID"),
+        (grpc.StatusCode.INVALID_ARGUMENT, "FIELD_INVALID"),
     ],
 )
 async def test_a_refusal_ends_the_attempts_until_the_file_holds_another_token(

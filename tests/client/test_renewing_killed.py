@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.client.killed_renewer import STEPS
+from tests.client.killed_renewer import STEPS, killed
 from tests.client.renewers import STACKS, Caller, Kept, from_file, renewing
 from tests.client.rotating import Rotating, serve_rotating
 from tests.client.subjects import until
 from watchword import aio
 
-ROOT = Path(__file__).parents[2]
-SECONDS_MAX = 60.0
 LIFE, GRACE = 40.0, 8.0
-
-
-async def killed(address: str, file: Kept, step: str) -> int:
-    """How a process ends that is killed at that step."""
-    program = [sys.executable, "-m", "tests.client.killed_renewer", address, str(file.path), step, str(GRACE)]
-    done = await asyncio.to_thread(
-        subprocess.run, program, cwd=ROOT, timeout=SECONDS_MAX, capture_output=True, check=False
-    )
-    return done.returncode
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -43,7 +29,7 @@ async def test_a_sibling_goes_on_where_the_killed_one_was(step: str, tmp_path: P
             sibling.renewing(authority),
             Caller(service, sibling) as caller,
         ):
-            assert await killed(address, file, step) == -signal.SIGKILL
+            assert await killed(address, file.path, step, GRACE) == -signal.SIGKILL
             await until(lambda: sibling.status().token_id not in ("", first.token_id))
             await until(lambda: sibling.token() != first.secret)
     assert caller.failed == 0
@@ -64,7 +50,7 @@ async def test_so_does_the_same_process_when_it_is_started_again(stack: str, ste
     first = service.make()
     file.put(first.secret)
     with serve_rotating(service) as address:
-        assert await killed(address, file, step) == -signal.SIGKILL
+        assert await killed(address, file.path, step, GRACE) == -signal.SIGKILL
         async with renewing(from_file(stack, file), address) as token, Caller(service, token) as caller:
             await until(lambda: token.status().token_id not in ("", first.token_id))
             await until(lambda: token.token() != first.secret)

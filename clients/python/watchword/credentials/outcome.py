@@ -37,7 +37,7 @@ _SENTENCES: Final = {
     "SUBJECT_BLOCKED": "its subject or owner is blocked",
     "GRANT_MISSING": "the channel bears another token, which may not renew it",
     "SCOPE_MISSING": "the channel bears another token, which may not renew it",
-    "FIELDS_INVALID": "the service does not grant a life or a grace period of that length",
+    "FIELD_INVALID": "the service does not grant a life or a grace period of that length",
     "PERMISSION_DENIED": "it may not be renewed",
     "UNIMPLEMENTED": "the service is older than this library and cannot rotate tokens",
     TOKEN_ROTATED: "somebody else has rotated it, and the new token is not here",

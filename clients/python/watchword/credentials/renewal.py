@@ -64,6 +64,7 @@ class Renewal:
         self._renew_at = self._retry_at = 0.0
         self._life_seconds = 0.0
         self._asked_at: float | None = None
+        self._attempt = 0
         self._failures = 0
         self._is_final = False
         self._is_refused = False
@@ -138,15 +139,18 @@ class Renewal:
 
     def request(self, request_id: str) -> pb.RotateRequest:
         """What to ask for. From now on the token may have ended a grace period later, whatever the answer."""
+        now = self.clock()
         if self._asked_at is None:
-            self._asked_at = self.clock()
+            self._asked_at = now
+        # It grows also where the clock is set back.
+        self._attempt = max(self._attempt + 1, int(now * 1000))
         return pb.RotateRequest(
             # None is the calling one, which needs no scope for it.
             token_id="" if self._is_borne else self.token_id,
             ttl=_duration(self._ttl_seconds),
             grace=_duration(self._grace_seconds),
             request_id=request_id,
-            attempt=max(0, int(self.clock() * 1000)),
+            attempt=self._attempt,
         )
 
     # What came of it
