@@ -262,3 +262,19 @@ def test_trusted_proxies_are_parted_by_commas() -> None:
 def test_a_grace_at_its_cap_is_taken() -> None:
     settings = load_settings({"WATCHWORD_ROTATION_GRACE_SECONDS": "60", "WATCHWORD_ROTATION_GRACE_SECONDS_MAX": "60"})
     assert settings.rotation_grace_seconds == settings.rotation_grace_seconds_max == 60
+
+
+@pytest.mark.parametrize(("kept", "warned"), [("396", False), ("395", True)])
+def test_audit_log_that_forgets_before_tokens_do_is_warned_of(kept: str, warned: bool) -> None:
+    """The longest life is 366 days, and an ended token is kept for 30."""
+    settings = load_settings({"WATCHWORD_AUDIT_KEPT_DAYS": kept})
+    assert settings.audit_kept_days == int(kept)
+    assert any("WATCHWORD_AUDIT_KEPT_DAYS" in line and "396" in line for line in settings.warnings) is warned
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("WATCHWORD_AUDIT_KEPT_DAYS", "89"), ("WATCHWORD_EXPIRED_TOKENS_KEPT_DAYS", "0")]
+)
+def test_retention_too_short_to_be_meant_is_refused(variable: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=variable):
+        load_settings({variable: value})
