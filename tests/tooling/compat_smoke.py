@@ -1,5 +1,6 @@
 """The client library at work with whatever versions are installed: every module imported, and calls of all four kinds
-through both interceptors and both kinds of channel, and tokens judged by both caching verifiers.
+through both interceptors and both kinds of channel, tokens judged by both caching verifiers, and both that renew
+themselves.
 
 A program and not a test: the environments that run it have the base install of the library and nothing else.
 """
@@ -15,6 +16,8 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import grpc
@@ -221,6 +224,35 @@ def check_caching_sync() -> None:
             verifier.close()
 
 
+async def check_renewing_aio(folder: str) -> None:
+    authority = FakeAuthority()
+    token = watchword.aio.RenewingToken.file(short_lived(authority, folder))
+    with serve(authority) as address:
+        async with watchword.aio.connect(address, token=token) as channel, token.renewing(channel):
+            await asyncio.to_thread(wait_for_renewal, token)
+
+
+def check_renewing_sync(folder: str) -> None:
+    authority = FakeAuthority()
+    token = watchword.sync.RenewingToken.file(short_lived(authority, folder))
+    with serve(authority) as address, watchword.sync.connect(address, token=token) as channel, token.renewing(channel):
+        wait_for_renewal(token)
+
+
+def short_lived(authority: FakeAuthority, folder: str) -> Path:
+    path = Path(folder, "token")
+    path.write_text(authority.issue(audiences=["watchword"], ttl_seconds=3.0))
+    return path
+
+
+def wait_for_renewal(token: watchword.aio.RenewingToken | watchword.sync.RenewingToken) -> None:
+    give_up_at = time.monotonic() + SECONDS_MAX
+    tick = threading.Event()
+    while not token.status().renewals_count:
+        expect(time.monotonic() < give_up_at, True, "a renewal in time")
+        tick.wait(0.01)
+
+
 def wait_for_lease(verifier: watchword.aio.CachingVerifier | watchword.sync.CachingVerifier) -> None:
     give_up_at = time.monotonic() + SECONDS_MAX
     tick = threading.Event()
@@ -255,8 +287,11 @@ def main() -> None:
     check_sync(FakeAuthority())
     asyncio.run(check_caching_aio())
     check_caching_sync()
+    with TemporaryDirectory() as folder:
+        asyncio.run(check_renewing_aio(folder))
+        check_renewing_sync(folder)
     found = ", ".join(f"{name} {version(name)}" for name in ("grpcio", "protobuf", "googleapis-common-protos"))
-    sys.stdout.write(f"{found}: {count} modules, both interceptors, all four kinds of call, both caches\n")
+    sys.stdout.write(f"{found}: {count} modules, both interceptors, all four kinds of call, both caches, both renew\n")
 
 
 if __name__ == "__main__":
