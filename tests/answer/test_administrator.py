@@ -63,7 +63,8 @@ async def test_another_is_made_once_the_last_one_is_revoked(dsn: str) -> None:
     assert ends_at == first.token.expires_at
     assert ends_at - now <= BOOTSTRAP_TTL
     selector = Selector(token_id=first.token.token_id)
-    await store.revoke(Revocation(selector, Actor("test", None, "test"), "", False, first.token.grants))
+    actor = Actor("test", None, "test")
+    await store.revoke(Revocation(selector, actor, "", cascade=False, within=first.token.grants, force=True))
     second = await make(dsn, keyring)
     assert second.token.token_id != first.token.token_id
     assert [event.action for event in await store.events(EventQuery())] == ["bootstrap", "revoke", "bootstrap"]

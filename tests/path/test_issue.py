@@ -54,6 +54,8 @@ def test_the_reply_holds_the_whole_token_and_its_record(admin: Party) -> None:
     # What is shown later is what was shown then; the instant of creation is the commit's, not the check's.
     later = admin.record(token.token_id)
     later.created_at.CopyFrom(token.created_at)
+    assert list(later.usage.unused_scopes) == [scope]
+    later.ClearField("usage")
     assert later == token
 
 
