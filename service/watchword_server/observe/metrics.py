@@ -134,9 +134,9 @@ class Metrics:
         self.replicas_fenced = 0
         """Other servers that this one found dead and deleted."""
         self.watches_refused = Tally()
-        self.calls_shed = Tally()
+        self.calls_shed = Tally("limit", "late")
         """Calls refused at once, by what there was too much of."""
-        self.rate_limited = Tally()
+        self.rate_limited = Tally("issues", "failed_validations")
         """Calls refused for their callers' rates, by limit."""
         self.audit_events_dropped = 0
         """Events of denied and of reading calls that were lost."""
