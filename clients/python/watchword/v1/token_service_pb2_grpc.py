@@ -174,8 +174,9 @@ class TokenServiceServicer(object):
         one's needs `watchword.issue` and a grant that covers all its rights.
 
         Errors: ALREADY_EXISTS `TOKEN_ROTATED` if it has a successor already, with `token_id` of that one in the error's
-        metadata: of two at once, one wins; FAILED_PRECONDITION `TOKEN_NOT_LIVE` for one that is revoked or expired;
-        PERMISSION_DENIED `SUBJECT_BLOCKED`; INVALID_ARGUMENT names each field that is wrong.
+        metadata: of two at once, one wins; FAILED_PRECONDITION `TOKEN_NOT_LIVE` for one that is revoked or expired, or tied
+        to what has ended; NOT_FOUND `TOKEN_NOT_FOUND`; PERMISSION_DENIED `GRANT_MISSING`, `SUBJECT_BLOCKED`;
+        RESOURCE_EXHAUSTED `RATE_LIMITED`; INVALID_ARGUMENT names each field that is wrong.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -88,8 +88,9 @@ class TokenServiceStub:
     one's needs `watchword.issue` and a grant that covers all its rights.
 
     Errors: ALREADY_EXISTS `TOKEN_ROTATED` if it has a successor already, with `token_id` of that one in the error's
-    metadata: of two at once, one wins; FAILED_PRECONDITION `TOKEN_NOT_LIVE` for one that is revoked or expired;
-    PERMISSION_DENIED `SUBJECT_BLOCKED`; INVALID_ARGUMENT names each field that is wrong.
+    metadata: of two at once, one wins; FAILED_PRECONDITION `TOKEN_NOT_LIVE` for one that is revoked or expired, or tied
+    to what has ended; NOT_FOUND `TOKEN_NOT_FOUND`; PERMISSION_DENIED `GRANT_MISSING`, `SUBJECT_BLOCKED`;
+    RESOURCE_EXHAUSTED `RATE_LIMITED`; INVALID_ARGUMENT names each field that is wrong.
     """
     Narrow: _grpc.UnaryUnaryMultiCallable[_token_service_pb2.NarrowRequest, _token_service_pb2.NarrowResponse]
     """Takes rights from a token, or shortens its life: what it gives up is gone everywhere once this is COMPLETE.
@@ -163,8 +164,9 @@ class TokenServiceAsyncStub(TokenServiceStub):
     one's needs `watchword.issue` and a grant that covers all its rights.
 
     Errors: ALREADY_EXISTS `TOKEN_ROTATED` if it has a successor already, with `token_id` of that one in the error's
-    metadata: of two at once, one wins; FAILED_PRECONDITION `TOKEN_NOT_LIVE` for one that is revoked or expired;
-    PERMISSION_DENIED `SUBJECT_BLOCKED`; INVALID_ARGUMENT names each field that is wrong.
+    metadata: of two at once, one wins; FAILED_PRECONDITION `TOKEN_NOT_LIVE` for one that is revoked or expired, or tied
+    to what has ended; NOT_FOUND `TOKEN_NOT_FOUND`; PERMISSION_DENIED `GRANT_MISSING`, `SUBJECT_BLOCKED`;
+    RESOURCE_EXHAUSTED `RATE_LIMITED`; INVALID_ARGUMENT names each field that is wrong.
     """
     Narrow: _aio.UnaryUnaryMultiCallable[_token_service_pb2.NarrowRequest, _token_service_pb2.NarrowResponse]  # type: ignore[assignment]
     """Takes rights from a token, or shortens its life: what it gives up is gone everywhere once this is COMPLETE.
@@ -283,8 +285,9 @@ class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
         one's needs `watchword.issue` and a grant that covers all its rights.
 
         Errors: ALREADY_EXISTS `TOKEN_ROTATED` if it has a successor already, with `token_id` of that one in the error's
-        metadata: of two at once, one wins; FAILED_PRECONDITION `TOKEN_NOT_LIVE` for one that is revoked or expired;
-        PERMISSION_DENIED `SUBJECT_BLOCKED`; INVALID_ARGUMENT names each field that is wrong.
+        metadata: of two at once, one wins; FAILED_PRECONDITION `TOKEN_NOT_LIVE` for one that is revoked or expired, or tied
+        to what has ended; NOT_FOUND `TOKEN_NOT_FOUND`; PERMISSION_DENIED `GRANT_MISSING`, `SUBJECT_BLOCKED`;
+        RESOURCE_EXHAUSTED `RATE_LIMITED`; INVALID_ARGUMENT names each field that is wrong.
         """
 
     @_abc_1.abstractmethod
