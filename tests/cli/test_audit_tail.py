@@ -106,6 +106,17 @@ def test_filters_are_asked_for(watchword: CommandLine, authority: Authority) -> 
     assert last.HasField("since")
 
 
+def test_what_was_there_and_not_asked_for_is_no_news(watchword: CommandLine, authority: Authority) -> None:
+    for number in range(30):
+        happen(authority, f"e{number}", at=number)
+    with following(watchword, "--limit", "2") as process:
+        assert [line(process)[:20] for _ in range(2)] == ["2026-01-31T12:00:28Z", "2026-01-31T12:00:29Z"]
+        after_more_looks(authority, 3)
+        # Begun minutes ago, as a large revocation is.
+        happen(authority, "late", at=-500)
+        assert "11:51:40Z" in line(process)
+
+
 def test_what_comes_is_shown_once_in_order_and_late_commits_too(watchword: CommandLine, authority: Authority) -> None:
     happen(authority, "before", at=100)
     with following(watchword) as process:
@@ -129,7 +140,7 @@ def test_only_what_is_new_is_asked_for_also_where_nothing_wanted_happens(
         happen(authority, "other", at=1000)
         after_more_looks(authority, 6)
         asked = [one for one in authority.requests if isinstance(one, ListEventsRequest) and one.action]
-        assert asked[-1].since.seconds == BEGIN + 1000 - 30
+        assert asked[-1].since.seconds == BEGIN + 1000 - 600
         happen(authority, "wanted", at=1001, action="revoke")
         assert "12:16:41Z  revoke" in line(process)
 

@@ -30,9 +30,9 @@ from watchword_server.cli.pages import collect
 if TYPE_CHECKING:
     from watchword.v1.audit_service_pb2 import AuditEvent
 
-# An event bears the instant at which its transaction began, and can be seen once that has committed. No transaction of
-# Watchword's takes so long.
-_OVERLAP: Final = timedelta(seconds=30)
+# An event bears the instant at which its transaction began, and can be seen once that has committed. A cascade of a
+# million tokens takes a minute or two; nothing of Watchword's takes so long (docs/api.md).
+_OVERLAP: Final = timedelta(minutes=10)
 # What one look takes in at most: after a long outage, the latest of what was missed.
 _EVENTS_MAX: Final = 100_000
 # What ListEvents itself is recorded as.
@@ -60,7 +60,7 @@ def tail(
     """
     if every < timedelta(milliseconds=100):
         raise CommandError("--every is under 100 ms", "Look every second or so.", ExitCode.USAGE)
-    feed = _Feed(session, EventFilter(actor, token_id, action, denied), hides_own=follow)
+    feed = _Feed(session, EventFilter(actor, token_id, action, denied), follows=follow)
     _write(session.output, feed.begin(limit, since))
     while follow:
         _wait(every)
@@ -70,10 +70,11 @@ def tail(
 class _Feed:
     """Each event once, however late it was committed."""
 
-    def __init__(self, session: Session, wanted: EventFilter, *, hides_own: bool) -> None:
+    def __init__(self, session: Session, wanted: EventFilter, *, follows: bool) -> None:
         self._session = session
         self._wanted = wanted
-        self._own_token_id = _own_token_id(session) if hides_own else ""
+        self._follows = follows
+        self._own_token_id = _own_token_id(session) if follows else ""
         self._seen: dict[str, datetime] = {}
         self._begin_at: datetime | None = None
         """Where the next look begins, less the overlap; None: at the first event there is."""
@@ -82,7 +83,11 @@ class _Feed:
     def begin(self, limit: int, since: datetime | None) -> Sequence[AuditEvent]:
         """The latest ones, oldest first. Raises CommandError."""
         newest_at = self._newest_of_all()
-        return self._new(self._listed(limit, since), newest_at)
+        shown = self._new(self._listed(limit, since), newest_at)
+        if self._follows and self._begin_at is not None:
+            # What there was beside those that were asked for is no news later on.
+            self._seen |= {event.event_id: _at(event) for event in self._listed(_EVENTS_MAX, self._begin_at - _OVERLAP)}
+        return shown
 
     def more(self) -> Sequence[AuditEvent]:
         """Those that came since, oldest first; none while the service cannot be reached. Raises CommandError."""
