@@ -1,0 +1,41 @@
+"""What the client library admits from memory reaches the database, and nothing is counted twice on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from tests.client.subjects import until
+from tests.conftest import Watchword, running_watchword
+from tests.path.test_caching_verifier import Authority
+from watchword.token import parse_token
+from watchword.verifier import Active
+
+HITS = 50
+
+
+@pytest.fixture
+def running(dsn: str) -> Iterator[Watchword]:
+    """A server that asks for reports often."""
+    with running_watchword(dsn, WATCHWORD_USAGE_INTERVAL_SECONDS="0.2") as made:
+        yield made
+
+
+@pytest.mark.parametrize("kind", ["aio", "sync"])
+async def test_every_admission_is_counted_once_by_whoever_made_it(running: Watchword, kind: str) -> None:
+    authority = Authority(running.address, running.admin_token)
+    token = await authority.issue("caller", "orders")
+    token_id = parse_token(token).token_id
+
+    def count() -> int:
+        with psycopg.connect(running.dsn) as database:
+            row = database.execute("select use_count from token_usage where token_id = %s", [token_id]).fetchone()
+        return 0 if row is None else int(row[0])
+
+    async with authority.subject(kind) as subject:
+        for _ in range(HITS):
+            assert isinstance(await subject.check(token), Active)
+        await until(lambda: count() >= HITS)
+    assert count() == HITS
