@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from watchword_server.store.contract import Actor, BlockedSubject
 from watchword_server.store.database import Connection, Database, query, retried
 from watchword_server.store.durable import acknowledged
-from watchword_server.store.recording import Event, record
+from watchword_server.store.event_contract import Event
+from watchword_server.store.recording import record
 
 
 class Blocked:

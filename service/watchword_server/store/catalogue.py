@@ -8,7 +8,8 @@ from typing import Any
 
 from watchword_server.store.contract import Actor, ScopeEntry, ScopeOwned, StoreError
 from watchword_server.store.database import Connection, Database, query, retried
-from watchword_server.store.recording import Event, record
+from watchword_server.store.event_contract import Event
+from watchword_server.store.recording import record
 
 
 class Catalogue:

@@ -13,8 +13,9 @@ from uuid import UUID
 
 from watchword_server.store.contract import LastAdministratorError, Position, Preview, Revocation, Revoked
 from watchword_server.store.database import Connection, query
+from watchword_server.store.event_contract import Event
 from watchword_server.store.naming import Asked, Share, first, then
-from watchword_server.store.recording import Event, record
+from watchword_server.store.recording import record
 from watchword_server.store.rows import record_of
 
 # So many are in memory at a time, whatever a revocation ends, and everybody else's calls get their turns between them.

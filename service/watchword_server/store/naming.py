@@ -17,7 +17,7 @@ from watchword_server.rules.grants import covering_grant
 from watchword_server.rules.tokens import Grant
 from watchword_server.store.administrators import administers
 from watchword_server.store.contract import Revocation
-from watchword_server.store.recording import Event
+from watchword_server.store.event_contract import Event
 from watchword_server.store.rows import grants_of, new_event_id
 
 

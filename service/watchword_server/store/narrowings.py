@@ -11,7 +11,8 @@ from watchword_server.store.administrators import administers
 from watchword_server.store.contract import Narrowed, Narrowing, ScopesNotHeld, TokenNotLive
 from watchword_server.store.database import Connection, Database, query
 from watchword_server.store.ending import check_administrator_left, current_position, take_position
-from watchword_server.store.recording import Event, record
+from watchword_server.store.event_contract import Event
+from watchword_server.store.recording import record
 from watchword_server.store.rows import record_of
 from watchword_server.store.together import BATCH_MAX, Together
 

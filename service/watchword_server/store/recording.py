@@ -12,8 +12,6 @@ from watchword_server.store.contract import Actor
 from watchword_server.store.database import Connection, Database, query
 from watchword_server.store.event_contract import AuditEvent, Event, EventQuery
 
-__all__ = ["Event", "EventTable", "record"]
-
 _CLOCK_SKEW_MAX: Final = timedelta(days=1)
 _UNIX_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 

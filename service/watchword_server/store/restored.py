@@ -15,7 +15,8 @@ from uuid import UUID
 from watchword_server.store.contract import Actor
 from watchword_server.store.database import DRIVER_ERRORS, Connection, Database, query, translated
 from watchword_server.store.durable import acknowledged
-from watchword_server.store.recording import Event, record
+from watchword_server.store.event_contract import Event
+from watchword_server.store.recording import record
 from watchword_server.store.rows import new_event_id, record_of
 
 _ACTOR: Final = Actor("restored", None, "local")

@@ -26,7 +26,8 @@ from watchword_server.store.contract import (
 )
 from watchword_server.store.database import Connection, Database, query
 from watchword_server.store.ending import take_position
-from watchword_server.store.recording import Event, record
+from watchword_server.store.event_contract import Event
+from watchword_server.store.recording import record
 from watchword_server.store.rows import new_event_id, record_of, scheme_or_null
 from watchword_server.store.together import Together
 

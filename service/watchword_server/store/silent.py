@@ -9,7 +9,8 @@ from watchword.token import format_token_id
 from watchword_server.store.contract import Actor
 from watchword_server.store.database import Connection, Database, query, retried
 from watchword_server.store.ending import take_position
-from watchword_server.store.recording import Event, record
+from watchword_server.store.event_contract import Event
+from watchword_server.store.recording import record
 
 _ENDED_AT_ONCE: Final = 1_000
 _NOBODY: Final = Actor("watchword", None, "")
