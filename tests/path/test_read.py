@@ -65,7 +65,7 @@ def test_a_token_that_does_not_exist_is_not_found(admin: Party, method: str) -> 
     answers = []
     for target in ({"token": unknown}, {"token": forged}, {"token_id": unknown[3:25]}):
         if method == "GetToken":
-            answers.append(refused(admin.get, pb.GetTokenRequest(**target)))
+            answers.append(refused(admin.get, pb.GetTokenRequest(**target)))  # type: ignore[arg-type]
         else:
             answers.append(refused(admin.list_scopes, pb.ListScopesRequest(**target)))  # type: ignore[arg-type]
     assert {(answer.code, answer.reason) for answer in answers} == {(grpc.StatusCode.NOT_FOUND, "TOKEN_NOT_FOUND")}
