@@ -29,7 +29,7 @@ def test_seeds_hold(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(TARGETS))
 def test_what_lies_near_the_seeds_holds(name: str) -> None:
-    """One byte changed, taken away or put in, or two seeds joined: where a fuzzer looks first. The same edits always."""
+    """One byte changed, taken away or put in, or two seeds joined: where a fuzzer looks first. The same ones always."""
     drawn = random.Random(name)
     for seed in SEEDS[name]:
         for _ in range(_MUTATIONS):
