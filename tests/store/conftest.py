@@ -61,6 +61,16 @@ def store(counted: Counted) -> PostgresStore:
 
 
 @pytest.fixture
+async def other(ready_dsn: str) -> AsyncIterator[PostgresStore]:
+    """Another server's store on the same database."""
+    opened = await Database.open(ready_dsn, pool_size_max=4)
+    made = PostgresStore(opened)
+    yield made
+    await made.close()
+    await opened.close()
+
+
+@pytest.fixture
 def plain(ready_dsn: str) -> Iterator[psycopg.Connection]:
     """A connection that belongs to nobody's pool: it holds locks, looks behind the store's back, and does harm."""
     with psycopg.connect(ready_dsn, autocommit=True) as connection:

@@ -22,7 +22,6 @@ from tests.store.support import (
 )
 from watchword_server.rules.tokens import TokenKind
 from watchword_server.store.contract import Issued, LastAdministratorError, Rotated, SubjectBlocked, TokenNotLive
-from watchword_server.store.database import Database
 from watchword_server.store.event_contract import EventQuery
 from watchword_server.store.postgres import PostgresStore
 
@@ -109,11 +108,9 @@ async def test_a_block_waits_for_an_issue_under_way_and_ends_its_token(
 
 
 async def test_a_block_waits_for_a_rotation_under_way_and_ends_its_successor(
-    store: PostgresStore, plain: psycopg.Connection, ready_dsn: str
+    store: PostgresStore, other: PostgresStore, plain: psycopg.Connection, ready_dsn: str
 ) -> None:
     record = await read_one(store, await stored(store, "ada"))
-    other_database = await Database.open(ready_dsn, pool_size_max=2)
-    other = PostgresStore(other_database)
     with psycopg.connect(ready_dsn) as blocker:
         blocker.execute("select from feed for update")
         rotating = asyncio.ensure_future(store.rotate(rotation(record)))
@@ -128,14 +125,12 @@ async def test_a_block_waits_for_a_rotation_under_way_and_ends_its_successor(
     assert (await blocking).count == 2
     assert await late == SubjectBlocked("ada")
     assert await live(store, record.token_id, outcome.successor.token_id) == set()
-    await other.close()
-    await other_database.close()
 
 
-async def test_blocks_against_issues_and_rotations_leave_no_live_token(ready_dsn: str, store: PostgresStore) -> None:
+async def test_blocks_against_issues_and_rotations_leave_no_live_token(
+    store: PostgresStore, other: PostgresStore
+) -> None:
     """Two servers, one that issues and rotates as fast as it can, and one that blocks at some moment."""
-    other_database = await Database.open(ready_dsn, pool_size_max=4)
-    other = PostgresStore(other_database)
     for round_number in range(8):
         subject = f"subject{round_number}"
         made = [await stored(store, subject)]
@@ -169,8 +164,6 @@ async def test_blocks_against_issues_and_rotations_leave_no_live_token(ready_dsn
         assert ended == set()
         await asyncio.gather(*working)
         assert await live(store, *made) == set()
-    await other.close()
-    await other_database.close()
 
 
 async def _longer(made: list[object], least: int) -> bool:

@@ -12,7 +12,6 @@ import pytest
 
 from tests.store.support import EVERYTHING, live, position, revocation, rotated, stored, waiting_for_locks
 from watchword_server.store.contract import LastAdministratorError, Selector
-from watchword_server.store.database import Database
 from watchword_server.store.postgres import PostgresStore
 
 
@@ -97,10 +96,8 @@ async def test_others_in_the_transaction_are_ended(
     assert await live(store, admin, *others) == {admin}
 
 
-async def test_of_the_last_two_administrators_one_is_left(ready_dsn: str, store: PostgresStore) -> None:
+async def test_of_the_last_two_administrators_one_is_left(store: PostgresStore, other: PostgresStore) -> None:
     """Two servers, each of which ends one of them at the same moment."""
-    other_database = await Database.open(ready_dsn, pool_size_max=4)
-    other = PostgresStore(other_database)
     kept: list[UUID] = []
     for _ in range(10):
         pair = [await administrator(store), await administrator(store)]
@@ -111,5 +108,3 @@ async def test_of_the_last_two_administrators_one_is_left(ready_dsn: str, store:
         kept = list(await live(store, *pair))
         assert [type(outcome) for outcome in outcomes].count(LastAdministratorError) == 1
         assert len(kept) == 1
-    await other.close()
-    await other_database.close()

@@ -25,7 +25,6 @@ from tests.store.support import (
 from watchword.token import format_token_id
 from watchword_server.rules.tokens import Grant
 from watchword_server.store.contract import Issued, IssuerGone, Rotated, Selector, TokenNotLive
-from watchword_server.store.database import Database
 from watchword_server.store.event_contract import EventQuery
 from watchword_server.store.postgres import PostgresStore
 
@@ -144,13 +143,11 @@ async def test_an_issue_under_way_is_waited_for_and_what_it_tied_ends(
 
 
 async def test_a_tied_token_that_is_just_being_rotated_ends_with_its_successor(
-    store: PostgresStore, plain: psycopg.Connection, ready_dsn: str
+    store: PostgresStore, other: PostgresStore, plain: psycopg.Connection, ready_dsn: str
 ) -> None:
     issuer = await stored(store)
     child = await tied(store, issuer, "child")
     record = await read_one(store, child)
-    other_database = await Database.open(ready_dsn, pool_size_max=2)
-    other = PostgresStore(other_database)
     with psycopg.connect(ready_dsn) as blocker:
         blocker.execute("select from feed for update")
         rotating = asyncio.ensure_future(store.rotate(rotation(record)))
@@ -162,18 +159,14 @@ async def test_a_tied_token_that_is_just_being_rotated_ends_with_its_successor(
     assert isinstance(outcome, Rotated)
     assert (await ending).count == 3
     assert await live(store, child, outcome.successor.token_id) == set()
-    await other.close()
-    await other_database.close()
 
 
 async def test_a_head_that_is_just_being_rotated_is_waited_for_and_its_successor_found(
-    store: PostgresStore, plain: psycopg.Connection, ready_dsn: str
+    store: PostgresStore, other: PostgresStore, plain: psycopg.Connection, ready_dsn: str
 ) -> None:
     issuer = await stored(store)
     child = await tied(store, issuer, "child")
     record, head = await read_one(store, child), await read_one(store, issuer)
-    other_database = await Database.open(ready_dsn, pool_size_max=2)
-    other = PostgresStore(other_database)
     with psycopg.connect(ready_dsn) as blocker:
         blocker.execute("select from feed for update")
         first = asyncio.ensure_future(store.rotate(rotation(head, ends_in=5 * HOUR)))
@@ -185,8 +178,6 @@ async def test_a_head_that_is_just_being_rotated_is_waited_for_and_its_successor
     assert isinstance(one, Rotated)
     assert isinstance(two, Rotated)
     assert two.successor.expires_at == one.successor.expires_at
-    await other.close()
-    await other_database.close()
 
 
 async def test_a_wide_revocation_takes_what_is_tied_and_was_issued_since(store: PostgresStore) -> None:
