@@ -76,7 +76,7 @@ async def test_the_shortest_way_calls_a_service() -> None:
     keep_token(authority)
     with serve(authority) as address:
         async with orders(authority) as service:
-            order = await names_of("async def call", {AUTHORITY: address, ORDERS: service})["call"]()
+            answer = await names_of("async def call", {AUTHORITY: address, ORDERS: service})["call"]()
     assert (answer.order.order_id, answer.order.seen_by) == ("42", "alice")
 
 
