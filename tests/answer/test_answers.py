@@ -24,6 +24,7 @@ from watchword_server.answer.register import Registering
 from watchword_server.answer.revoke import RevokeOrder, Revoking
 from watchword_server.keyring import Keyring
 from watchword_server.rules.tokens import Grant, TokenRecord
+from watchword_server.rules.verdicts import Evidence
 from watchword_server.store.contract import Actor, Selector, Snapshot
 from watchword_server.store.database import Database
 from watchword_server.store.partitions import ensure_partitions
@@ -260,3 +261,37 @@ async def test_scope_is_registered_within_grants_once_and_by_its_owner(authority
         await register(admin.record, Actor("admin", None, "test"), [("orders.read", "mine")])
     assert caught.value.metadata == {"scope": "orders.read", "owner": "orders"}
     assert "orders.new" not in await authority.store.scope_names()
+
+
+async def test_what_nobody_issues_is_tied_to_nothing(authority: Authority) -> None:
+    order = IssueOrder("admin", ("watchword",), tied=True)
+    with pytest.raises(FieldsInvalidError) as caught:
+        await authority.issuing.issue_unasked(order, await authority.now(), ACTOR)
+    assert [path for path, _ in caught.value.faults] == ["tied"]
+
+
+async def test_a_bound_caller_is_judged_by_each_calls_own_evidence(authority: Authority) -> None:
+    """Also where two calls share a snapshot, and where nobody says where a call comes from."""
+    order = IssueOrder("admin", ("watchword",), ("watchword.read",), allowed_networks=("10.0.0.0/8",))
+    bound = await authority.issuing.issue_unasked(order, await authority.now(), ACTOR)
+    snapshot = await authority.snapshot(bound.token)
+
+    def enter(address: str) -> TokenRecord:
+        return authenticate(authority.keyring, bound.token, snapshot, required=(), evidence=lambda: Evidence(address))
+
+    for _ in range(2):
+        assert enter("10.1.2.3").token_id == bound.token.token_id
+        for address in ("192.0.2.1", ""):
+            with pytest.raises(CallerUnknownError):
+                enter(address)
+        with pytest.raises(CallerUnknownError):
+            authenticate(authority.keyring, bound.token, snapshot, required=())
+
+
+async def test_nobody_asks_where_an_unbound_caller_is(authority: Authority) -> None:
+    admin = await authority.unasked()
+
+    def never() -> Evidence:
+        raise AssertionError
+
+    authenticate(authority.keyring, admin.token, await authority.snapshot(admin.token), required=(), evidence=never)
