@@ -138,6 +138,7 @@ def test_a_note_that_is_none_is_replaced(place: SharedTokenFile, file: Path, not
 def test_one_at_a_time_has_the_lock_and_nobody_waits_for_it(place: SharedTokenFile, file: Path) -> None:
     other = SharedTokenFile(file)
     assert place.lock()
+    assert place.lock(), "it has it already"
     assert not other.lock()
     place.unlock()
     assert other.lock()

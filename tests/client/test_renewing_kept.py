@@ -135,6 +135,45 @@ async def test_a_callback_is_called_before_the_new_token_is_used(stack: str, ser
     assert caller.failed == 0
 
 
+async def test_a_coroutine_function_is_awaited_on_the_loop_and_the_token_used_after_it(
+    stack: str, service: Rotating
+) -> None:
+    if stack == "sync":
+        pytest.skip("there is no loop")
+    first = service.make()
+    is_kept = asyncio.Event()
+    asked = asyncio.Event()
+
+    async def store(secret: str) -> None:
+        asked.set()
+        await is_kept.wait()
+
+    with serve_rotating(service) as address:
+        async with renewing(handing_to(stack, store, first.secret, grace_seconds=60), address) as token:
+            await asked.wait()
+            assert token.token() == first.secret
+            is_kept.set()
+            await until(lambda: token.token() != first.secret)
+
+
+async def test_what_could_not_be_kept_is_kept_after_a_restart_too(
+    stack: str, service: Rotating, file: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = service.make()
+    service.life_seconds = 1_000.0
+    file.put(first.secret)
+    disk = FullDisk(file, monkeypatch)
+    renewer = from_file(stack, file, grace_seconds=60)
+    with serve_rotating(service) as address:
+        async with renewing(renewer, address) as token:
+            await until(lambda: token.status().is_unsaved)
+        disk.is_full = False
+        async with renewing(renewer, address) as token:
+            await until(lambda: not token.status().is_unsaved)
+    assert file.get() == service.lineage(first)[1].secret
+    assert service.count("Rotate") == 1
+
+
 async def test_a_source_that_gives_something_new_overrides_what_was_renewed(
     stack: str, service: Rotating, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,7 +35,7 @@ class Place(Protocol):
         ...
 
     def lock(self) -> bool:
-        """Tries to become the only one at work here, and never waits for it. Whether that worked."""
+        """Tries to become the only one at work here, and never waits for it. Whether that worked, now or before."""
         ...
 
     def unlock(self) -> None:

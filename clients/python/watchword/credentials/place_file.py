@@ -50,8 +50,9 @@ class SharedTokenFile:
 
     def lock(self) -> bool:
         """See Place."""
-        with self._named():
-            self._locked = self._lock()
+        if self._locked is None:
+            with self._named():
+                self._locked = self._lock()
         return self._locked is not None
 
     def _lock(self) -> int | None:

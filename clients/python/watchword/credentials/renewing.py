@@ -103,7 +103,7 @@ class Renewing:
     def _last_round(self) -> Round:
         """Before the end: what could not be kept is tried once more."""
         try:
-            if self._unsaved is not None:
+            if self._unsaved is not None and (yield self._place.lock):
                 yield from self._save(self._unsaved)
         finally:
             self._place.unlock()
@@ -112,7 +112,11 @@ class Renewing:
         renewal, place = self._renewal, self._place
         if self._unsaved is not None:
             if renewal.is_saving_due():
-                yield from self._save(self._unsaved)
+                # It is locked all the while, unless this was closed and started again.
+                if (yield place.lock):
+                    yield from self._save(self._unsaved)
+                else:
+                    renewal.blocked()
             return
         token = self._see()
         if token is None:
