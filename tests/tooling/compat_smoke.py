@@ -116,9 +116,17 @@ def expect_refusal(error: grpc.RpcError, code: grpc.StatusCode, reason: str, wha
     expect((error.code(), info and info.reason), (code, reason), what)
 
 
-async def aio_call(channel: grpc.aio.Channel, kind: str) -> Any:
+async def one_message() -> AsyncIterator[bytes]:
+    """And then silence. A grpc.aio client that is writing when its call is refused reports INTERNAL, whatever it was
+    told."""
+    yield MESSAGES[0]
+    await asyncio.Event().wait()
+
+
+async def aio_call(channel: grpc.aio.Channel, kind: str, *, refused: bool = False) -> Any:
     call = getattr(channel, kind)(f"/{SERVICE}/{kind}")
-    answer = call(iter(MESSAGES) if kind.startswith("stream") else MESSAGES[0], timeout=SECONDS_MAX)
+    requests = one_message() if refused else iter(MESSAGES)
+    answer = call(requests if kind.startswith("stream") else MESSAGES[0], timeout=SECONDS_MAX)
     return [one async for one in answer] if kind.endswith("stream") else await answer
 
 
@@ -142,7 +150,7 @@ async def check_aio(authority: FakeAuthority) -> None:
             async with watchword.aio.connect(target, token=other) as channel:
                 for kind in KINDS:
                     try:
-                        await aio_call(channel, kind)
+                        await aio_call(channel, kind, refused=True)
                     except grpc.RpcError as error:
                         expect_refusal(error, code, reason, f"aio {kind}, {what}")
                     else:
