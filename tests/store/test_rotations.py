@@ -46,6 +46,7 @@ async def test_a_successor_has_the_same_rights_and_the_lineage(store: PostgresSt
         owner="ada",
         allowed_networks=("10.0.0.0/8", "2001:db8::/32"),
         certificate_sha256=bytes(range(32)),
+        digest_scheme=2,
     )
     await store.issue(token)
     old = await read_one(store, token.record.token_id)
