@@ -137,6 +137,22 @@ def test_a_denied_event_names_the_token_that_it_was_about(admin: Party) -> None:
     assert sorted(event.token_id for event in events) == ["", token.token.token_id, token.token.token_id]
 
 
+def test_the_subject_that_it_was_about_is_named_if_it_could_be_one(admin: Party) -> None:
+    actor, subject = unique(), unique()
+    caller = admin.party(actor, ["watchword.read"])
+    refused(caller.issue, subject)
+    refused(caller.block, subject)
+    refused(caller.issue, "x" * 100_000)
+    caller.list_tokens(pb.ListTokensRequest(subject=subject))
+    events = awaited(admin, 4, actor=actor)
+    assert sorted((event.action, event.details.get("subject", "")) for event in events) == [
+        ("block_subject", subject),
+        ("issue", ""),
+        ("issue", subject),
+        ("list_tokens", subject),
+    ]
+
+
 def test_denials_of_one_caller_are_bounded_and_its_deeds_are_not(admin: Party) -> None:
     actor = unique()
     caller = admin.party(actor, ["watchword.read"])

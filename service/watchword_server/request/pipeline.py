@@ -25,7 +25,8 @@ from watchword_server.answer.callers import authenticate
 from watchword_server.answer.errors import CallerUnknownError, DeadlineTooNearError, FieldsInvalidError
 from watchword_server.answer.proof import Digests, proves
 from watchword_server.request.access import NOT_ADMINISTRATIVE, Access
-from watchword_server.request.audit_trail import Attempt, AuditedMethod, AuditTrail
+from watchword_server.request.attempt import Attempt, AuditedMethod
+from watchword_server.request.audit_trail import AuditTrail
 from watchword_server.request.evidence import address_of, evidence_of
 from watchword_server.request.permits import Permits
 from watchword_server.request.rates import Rates
