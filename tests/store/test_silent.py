@@ -120,6 +120,17 @@ async def test_what_has_ended_or_was_not_rotated_is_left_alone(
     assert await ended(database) == 0
 
 
+@pytest.mark.parametrize("change", ["revoked_at = now()", "expires_at = now()"], ids=["revoked", "expired"])
+async def test_one_whose_successor_has_ended_keeps_its_grace(
+    database: Database, plain: psycopg.Connection, change: str
+) -> None:
+    """It is all that its holder has left."""
+    old, new = rotated(plain)
+    await used(database, new)
+    plain.execute(f"update tokens set {change} where id = %s", [new])
+    assert (await ended(database), live(plain, old)) == (0, True)
+
+
 async def test_several_servers_end_each_once_and_many_in_chunks(database: Database, plain: psycopg.Connection) -> None:
     for _ in range(25):
         _, new = rotated(plain)

@@ -1,4 +1,4 @@
--- Rotated tokens in their grace period that nobody uses any more, while their successors are in use. $1 is for how many
+-- Rotated tokens in their grace period that nobody uses any more, while their successors are live and in use. $1 is for how many
 -- seconds: what is stored of tokens' use is behind, so it holds more than the silence that is asked for. No token counts
 -- as silent for longer than since it was rotated. Those that another server looks at, or that are being revoked, are
 -- left to them. Scalar subqueries, each of which opens the one partition that its id lies in
@@ -16,6 +16,10 @@ where
     (select max(token_usage.last_used_at) from token_usage where token_usage.token_id = tokens.id), tokens.rotated_at
   ) <= now() - make_interval(secs => $1::double precision)
   and (select count(*) from token_usage where token_usage.token_id = tokens.successor_id) > 0
+  and (
+    select count(*) from tokens as successor
+    where successor.id = tokens.successor_id and successor.revoked_at is null and successor.expires_at > now()
+  ) > 0
 order by tokens.id
 limit $2
 for update of tokens skip locked
