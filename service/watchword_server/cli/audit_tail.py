@@ -30,9 +30,12 @@ from watchword_server.cli.pages import collect
 if TYPE_CHECKING:
     from watchword.v1.audit_service_pb2 import AuditEvent
 
-# An event bears the instant at which its transaction began, and can be seen once that has committed. A cascade of a
-# million tokens takes a minute or two; nothing of Watchword's takes so long (docs/api.md).
-_OVERLAP: Final = timedelta(minutes=10)
+# An event bears the instant at which its transaction began, and can be seen once that has committed. Most take no time;
+# a cascade of a million tokens takes a minute or two, and nothing of Watchword's takes ten (docs/api.md). So most looks
+# reach back a little, and every so many one reaches back far: a busy log has a lot in ten minutes.
+_OVERLAP: Final = timedelta(seconds=30)
+_OVERLAP_FAR: Final = timedelta(minutes=10)
+_FAR_LOOK_EVERY: Final = 12
 # What one look takes in at most: after a long outage, the latest of what was missed.
 _EVENTS_MAX: Final = 100_000
 # What ListEvents itself is recorded as.
@@ -78,21 +81,25 @@ class _Feed:
         self._seen: dict[str, datetime] = {}
         self._begin_at: datetime | None = None
         """Where the next look begins, less the overlap; None: at the first event there is."""
+        self._looks_count = 0
         self._is_out = False
 
     def begin(self, limit: int, since: datetime | None) -> Sequence[AuditEvent]:
         """The latest ones, oldest first. Raises CommandError."""
         newest_at = self._newest_of_all()
+        # What there is beside those that are asked for is no news later on. Looked at first: what happens between the two
+        # looks is.
+        known = self._listed(_EVENTS_MAX, newest_at - _OVERLAP_FAR) if self._follows and newest_at else ()
         shown = self._new(self._listed(limit, since), newest_at)
-        if self._follows and self._begin_at is not None:
-            # What there was beside those that were asked for is no news later on.
-            self._seen |= {event.event_id: _at(event) for event in self._listed(_EVENTS_MAX, self._begin_at - _OVERLAP)}
+        self._seen |= {event.event_id: _at(event) for event in known}
         return shown
 
     def more(self) -> Sequence[AuditEvent]:
         """Those that came since, oldest first; none while the service cannot be reached. Raises CommandError."""
         output = self._session.output
-        since = self._begin_at and self._begin_at - _OVERLAP
+        self._looks_count += 1
+        is_far = self._looks_count % _FAR_LOOK_EVERY == 0
+        since = self._begin_at and self._begin_at - (_OVERLAP_FAR if is_far else _OVERLAP)
         try:
             # Asked before: what happens between the two is of this look or the next.
             newest_at = self._newest_of_all() if self._wanted != EventFilter() else None
@@ -108,7 +115,7 @@ class _Feed:
         if self._is_out:
             output.note("There is an answer again.")
         self._is_out = False
-        if len(events) == _EVENTS_MAX:
+        if len(events) == _EVENTS_MAX and events[-1].event_id not in self._seen:
             output.note(f"More than {_EVENTS_MAX} events came at once; the older of them: watchword audit export")
         return self._new(events, newest_at)
 
@@ -132,7 +139,7 @@ class _Feed:
         self._begin_at = max(filter(None, (self._begin_at, newest_at, *map(_at, events))), default=None)
         self._seen |= {event.event_id: _at(event) for event in new}
         if self._begin_at is not None:
-            begin_at = self._begin_at - _OVERLAP
+            begin_at = self._begin_at - _OVERLAP_FAR
             self._seen = {event_id: at for event_id, at in self._seen.items() if at >= begin_at}
         return sorted(new, key=lambda event: (event.occurred_at.ToNanoseconds(), event.event_id))
 
