@@ -87,8 +87,8 @@ class _Feed:
     def begin(self, limit: int, since: datetime | None) -> Sequence[AuditEvent]:
         """The latest ones, oldest first. Raises CommandError."""
         newest_at = self._newest_of_all()
-        # What there is beside those that are asked for is no news later on. Looked at first: what happens between the two
-        # looks is.
+        # What there is beside those that are asked for is no news later on. Looked at first: what happens between the
+        # two looks is.
         known = self._listed(_EVENTS_MAX, newest_at - _OVERLAP_FAR) if self._follows and newest_at else ()
         shown = self._new(self._listed(limit, since), newest_at)
         self._seen |= {event.event_id: _at(event) for event in known}
