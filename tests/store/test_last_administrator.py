@@ -10,8 +10,8 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from tests.store.support import EVERYTHING, live, position, revocation, rotated, stored, waiting_for_locks
-from watchword_server.store.contract import LastAdministratorError, Selector
+from tests.store.support import EVERYTHING, OPERATOR, live, position, revocation, rotated, stored, waiting_for_locks
+from watchword_server.store.contract import LastAdministratorError, Narrowing, Selector
 from watchword_server.store.postgres import PostgresStore
 
 
@@ -66,6 +66,18 @@ async def test_an_administrators_successor_counts(store: PostgresStore) -> None:
     old = await administrator(store)
     await rotated(store, old)
     assert (await store.revoke(revocation(token_id=old))).count == 1
+
+
+async def test_a_rotated_administrator_does_not_count(store: PostgresStore) -> None:
+    """Its grace is soon over, and nobody could rotate it again."""
+    old = await administrator(store)
+    successor = (await rotated(store, old)).successor.token_id
+    narrowing = Narrowing(successor, ("watchword.*",), None, OPERATOR, "too much", (EVERYTHING,))
+    with pytest.raises(LastAdministratorError):
+        await store.narrow(narrowing)
+    with pytest.raises(LastAdministratorError):
+        await store.revoke(revocation(token_id=successor))
+    assert await live(store, old, successor) == {old, successor}
 
 
 async def test_a_tied_administrator_is_missed_as_well(store: PostgresStore) -> None:

@@ -114,6 +114,19 @@ async def test_a_tied_successor_ends_with_the_lineage_and_lives_on_with_it(store
     assert second.expires_at == head.expires_at
 
 
+async def test_a_lost_successor_is_no_head(store: PostgresStore) -> None:
+    """A repeated rotation revoked it; the lineage goes on with the one that stands in for it."""
+    issuer = await stored(store)
+    child = await tied(store, issuer, "child")
+    for _ in range(4):
+        head = (await rotated(store, issuer, request_id="once")).successor.token_id
+        late = await tied(store, head, "late")
+        child = (await rotated(store, child)).successor.token_id
+    assert (await store.revoke(revocation(token_id=head))).count == 10
+    assert await live(store, issuer, child, late) == {issuer}
+    assert await store.issue(new_token(issued_by=issuer, tied_to=issuer)) == IssuerGone()
+
+
 async def test_an_idle_head_is_no_head(store: PostgresStore, plain: psycopg.Connection) -> None:
     issuer = await stored(store)
     child = await tied(store, issuer, "child")

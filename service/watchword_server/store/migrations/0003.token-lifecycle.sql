@@ -88,21 +88,22 @@ $$;
 create index tokens_by_lineage on tokens (lineage_id) where lineage_id is not null and successor_id is null;
 
 -- When a lineage ends: at the end of the latest of its tokens, if that one is live, else null. Locks that token's row
--- against being revoked or rotated. One that is being rotated is waited for, and then is the latest no more.
+-- against being revoked or rotated. One that is being rotated is waited for, and then is the latest no more; a revoked one
+-- may be the lost successor of a rotation that was repeated, and its stand-in is the latest.
 create function lineage_ends_at(lineage uuid) returns timestamptz
 language plpgsql volatile strict set search_path = public, pg_temp as $$
 declare
   head record;
 begin
   for attempt in 1..3 loop
-    select tokens.expires_at, tokens.idle_expires_at, tokens.revoked_at into head
+    select tokens.expires_at, tokens.idle_expires_at into head
     from tokens
-    where (tokens.id = lineage or tokens.lineage_id = lineage) and tokens.successor_id is null
+    where
+      (tokens.id = lineage or tokens.lineage_id = lineage)
+      and tokens.successor_id is null and tokens.revoked_at is null
     for share;
     if found then
-      return case
-        when head.revoked_at is null and least(head.expires_at, head.idle_expires_at) > now() then head.expires_at
-      end;
+      return case when least(head.expires_at, head.idle_expires_at) > now() then head.expires_at end;
     end if;
   end loop;
   return null;
