@@ -1,7 +1,7 @@
--- Rotated tokens in their grace period that nobody uses any more, while their successors are live and in use. $1 is for how many
--- seconds: what is stored of tokens' use is behind, so it holds more than the silence that is asked for. No token counts
--- as silent for longer than since it was rotated. Those that another server looks at, or that are being revoked, are
--- left to them. Scalar subqueries, each of which opens the one partition that its id lies in
+-- Rotated tokens in their grace period that nobody uses any more, while their successors are live and in use. $1 is for
+-- how many seconds: what is stored of tokens' use is behind, so it holds more than the silence that is asked for. No
+-- token counts as silent for longer than since it was rotated. Those that another server looks at, or that are being
+-- revoked, are left to them. Scalar subqueries, each of which opens the one partition that its id lies in
 -- (test_looking_for_silent_tokens_reads_the_use_of_those_alone).
 select
   tokens.id, tokens.successor_id
