@@ -99,7 +99,7 @@ def test_kubernetes_service_variables_are_let_be(name: str) -> None:
         ({"WATCHWORD_WORKERS": "0"}, "WATCHWORD_WORKERS"),
         ({"WATCHWORD_WORKERS": "2", "WATCHWORD_LISTEN": "unix:/run/w.sock"}, "is a Unix socket"),
         ({"WATCHWORD_WORKERS": "3", "WATCHWORD_METRICS_LISTEN": "127.0.0.1:65534"}, "leaves no room"),
-        ({"WATCHWORD_WORKERS": "7"}, "the embedded PostgreSQL has 90"),
+        ({"WATCHWORD_WORKERS": "5"}, "the embedded PostgreSQL has 90"),
         ({"WATCHWORD_POOL_SIZE_MAX": "0"}, "WATCHWORD_POOL_SIZE_MAX"),
         ({"WATCHWORD_DRAIN_GRACE_SECONDS": "inf"}, "WATCHWORD_DRAIN_GRACE_SECONDS"),
         ({"WATCHWORD_LOOKUP_TIMEOUT_SECONDS": "nan"}, "WATCHWORD_LOOKUP_TIMEOUT_SECONDS"),

@@ -27,7 +27,8 @@ DAY_SECONDS: Final = 86_400
 _PORT_MAX: Final = 65_535
 # Of the 100 that it has, some are for the workers' parent and for the command line.
 _EMBEDDED_CONNECTIONS_MAX: Final = 90
-_CONNECTIONS_BESIDE_POOL: Final = 6
+# Two each for checks and Issue, one each for Revoke, Rotate and Narrow, and five for what the servers tell each other.
+_CONNECTIONS_BESIDE_POOL: Final = 12
 SECRET_FIELDS: Final = frozenset({"database_url", "migration_database_url", "keyring"})
 
 
