@@ -48,7 +48,8 @@ class Share:
     @property
     def may_name(self) -> bool:
         """Whether verifiers are told which token it names. A wrong secret, or one out of reach, makes nothing less
-        valid; told of it, they would end the streams of a good token. (test_out_of_reach_moves_the_position...)"""
+        valid; told of it, they would end the streams of a good token.
+        (test_out_of_reach_moves_the_position_and_names_nothing)"""
         return self.revocation.proved is not False and not self.refused
 
     @property
