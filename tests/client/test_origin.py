@@ -50,8 +50,8 @@ class Broken(Context):
 class Bounder:
     """A verifier to which every token is bound, and that is told what became of the calls."""
 
-    def __init__(self, bindings: Bindings, *, is_remembered: bool = True) -> None:
-        self.verdict = Bound(bindings, Active(IDENTITY), is_remembered)
+    def __init__(self, bindings: Bindings) -> None:
+        self.verdict = Bound(bindings, Active(IDENTITY))
         self.counted: list[tuple[str, bool]] = []
 
     async def check(self, token: str, required_scopes: tuple[str, ...], *, peer: Any = None) -> Verdict:

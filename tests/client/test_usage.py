@@ -184,7 +184,9 @@ def test_uses_for_more_requirements_than_a_profile_remembers_are_counted_all_the
     needs = [(f"orders.n{number}",) for number in range(_COVERED_MAX + 10)]
     for need in needs:
         assert use(bench, token, need)
-    assert taken(bench)[token.token_id].count == len(needs)
+    used = taken(bench)[token.token_id]
+    assert used.count == len(needs)
+    assert used.scopes == {scope for need in needs for scope in need}, "what is not told counts as never needed"
 
 
 def test_a_child_of_a_fork_does_not_tell_what_its_parent_saw(bench: Bench) -> None:
@@ -208,7 +210,6 @@ def test_a_bound_token_is_remembered_with_what_it_is_bound_to(bench: Bench) -> N
     for _ in range(2):
         verdict = bench.cache.decide(token.text, READ)
         assert isinstance(verdict, Bound)
-        assert verdict.is_remembered
         assert verdict.bindings == Bindings(Networks(["10.0.0.0/8"]), b"c" * 32)
         assert isinstance(verdict.verdict, Active)
     lacking = bench.cache.decide(token.text, WRITE)
@@ -282,6 +283,23 @@ def test_every_use_is_told_once_however_many_threads_use_and_tell() -> None:
         telling.result()
     assert told == admitted
     assert sum(told.values()) > threads
+
+
+def test_uses_can_be_told_while_new_requirements_come_up(bench: Bench) -> None:
+    """By the time it is found out what they needed nobody holds the lock."""
+    token = known(bench)
+    assert use(bench, token, READ)
+    entry = bench.cache._good.get(token.token_id)
+    assert entry is not None
+    covered = entry.profile.covered
+
+    class Bit(int):
+        def __rand__(self, seen: int) -> int:
+            assert use(bench, token, WRITE)
+            return seen & int(self)
+
+    covered[READ] = Bit(covered[READ])
+    assert taken(bench)[token.token_id].scopes == {*READ}
 
 
 def test_a_lease_granted_again_goes_on_counting(bench: Bench) -> None:

@@ -85,7 +85,7 @@ async def test_bound_tokens_are_good_from_where_they_belong_and_known_to_be_used
             services = admin.record(here.token.token_id).usage.services
             return [(one.service, one.use_count, one.address, tuple(one.scopes)) for one in services]
 
-        # One of them was asked about, and the others reported: each use is known once.
+        # Also of the first, about which the service was asked, and of no refused one: each use is known once.
         await until(lambda: uses() == [(name, 4, CALLER, ("echo.use",))])
 
 

@@ -322,6 +322,34 @@ def test_a_session_that_ended_is_ended_whatever_is_reported(fleet: Fleet) -> Non
     assert one.verdict(made.secret) == other.verdict(made.secret) == "inactive"
 
 
+def test_a_stolen_bound_session_is_not_kept_alive_by_calls_that_are_refused(fleet: Fleet) -> None:
+    """Whether a call matched, only its verifier knows, which reports it: an answer alone is no use."""
+    admin = fleet.admins[0]
+    made, control = (
+        admin.make(
+            kind=pb.TOKEN_KIND_SESSION,
+            idle_timeout=Duration(seconds=600),
+            ttl=Duration(seconds=36_000),
+            allowed_networks=["192.0.2.0/24"],
+        )
+        for _ in range(2)
+    )
+    token_id = made.token.token_id
+    move(fleet.dsn, token_id, "idle_expires_at", timedelta(seconds=60))
+    left = _idle_left(admin, token_id)
+    for address in ("198.51.100.1", "192.0.2.1", ""):
+        answer = admin.validate(made.secret, client_ip=address, enforces_bindings=True)
+        assert answer.WhichOneof("verdict") == "active"
+    # One that leaves the comparing to the service is told the outcome of it, and that is a use.
+    assert admin.validate(control.secret, client_ip="192.0.2.1").WhichOneof("verdict") == "active"
+    usage(admin, control.token.token_id)
+    assert not admin.record(token_id).usage.services
+    assert _idle_left(admin, token_id) == left
+    with attached(admin, lease_seconds=60) as watcher:
+        watcher.send(report(use(token_id, address="192.0.2.1")))
+        until(lambda: _idle_left(admin, token_id) > left)
+
+
 def test_uses_at_both_servers_add_up(fleet: Fleet) -> None:
     made = fleet.admins[0].make()
     for _ in range(5):

@@ -33,7 +33,7 @@ calls that come in go before streams that say nothing.
 class WatchedStream:
     """An open stream: see OpenStream. Holds its token, as its call does, to have it judged again."""
 
-    __slots__ = ("_cache", "_gate", "_shut", "is_due", "required_scopes", "token")
+    __slots__ = ("_cache", "_gate", "_shut", "is_doubted", "is_due", "required_scopes", "token")
 
     def __init__(
         self,
@@ -48,6 +48,8 @@ class WatchedStream:
         self.required_scopes: Final = required_scopes
         self.is_due = False
         """Whether it waits to be judged again."""
+        self.is_doubted = False
+        """Whether it waits before those that are only due."""
         self._cache: Final = cache
         self._shut: Callable[[Verdict], None] | None = shut
         self._gate: Final = cache.register(token, lambda: doubt(self), lambda: recheck(self))
@@ -131,8 +133,8 @@ class Caching:
         return None if cache is None else cache.decide(token, required_scopes)
 
     def count_bound(self, bound: Bound, required_scopes: tuple[str, ...], address: str, *, is_admitted: bool) -> None:
-        """See BoundCounter. Of calls that the authority was asked about, it knows by itself that they were made."""
-        if self._cache is not None and (bound.is_remembered or not is_admitted):
+        """See BoundCounter. Also of calls that the authority was asked about: it does not know what became of them."""
+        if self._cache is not None:
             token_id = bound.verdict.identity.token_id
             self._cache.uses.count_bound(token_id, required_scopes, address, is_admitted=is_admitted)
 
@@ -219,8 +221,9 @@ class Caching:
 
     def _doubt(self, stream: WatchedStream) -> None:
         """Its token has changed: it goes before those that are only due."""
-        if not stream.is_due:
-            stream.is_due = True
+        if not stream.is_doubted:
+            # Where it waited already, it is passed over there.
+            stream.is_due = stream.is_doubted = True
             self._due.appendleft(stream)
         self._look_soon()
 
@@ -253,7 +256,7 @@ class Caching:
         due = []
         for _ in range(min(len(self._due), RECHECKS_MAX)):
             stream = self._due.popleft()
-            stream.is_due = False
-            if stream.is_open:
+            was_due, stream.is_due, stream.is_doubted = stream.is_due, False, False
+            if was_due and stream.is_open:
                 due.append(stream)
         return due

@@ -36,7 +36,7 @@ def judge(verdict: Verdict, required_scopes: tuple[str, ...]) -> Verdict:
     if isinstance(verdict, Inactive):
         return verdict
     if isinstance(verdict, Bound):
-        return Bound(verdict.bindings, _judge(verdict.verdict, required_scopes), verdict.is_remembered)
+        return Bound(verdict.bindings, _judge(verdict.verdict, required_scopes))
     return _judge(verdict, required_scopes)
 
 
@@ -93,7 +93,7 @@ class Entry:
         if missing:
             lacking = Insufficient(self.identity, tuple(missing))
             if isinstance(self.active, Bound):
-                return Bound(self.active.bindings, lacking, is_remembered=True)
+                return Bound(self.active.bindings, lacking)
             return lacking
         if len(covered) < _COVERED_MAX:
             covered[required_scopes] = 1 << len(covered)
@@ -138,7 +138,7 @@ class GoodTokens:
         active: Active | Bound = Active(identity)
         if bindings is not None:
             bindings = Bindings(profile.allowed_networks, bindings.certificate_sha256)
-            active = Bound(bindings, Active(identity), is_remembered=True)
+            active = Bound(bindings, Active(identity))
         entry = Entry(active, profile, proof, ends_at)
         profile.entries_count += 1
         self.size_bytes += entry.size_bytes

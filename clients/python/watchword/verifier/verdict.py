@@ -70,8 +70,6 @@ class Bound(_NotATruth):
 
     bindings: Bindings
     verdict: Active | Insufficient
-    is_remembered: bool = field(default=False, compare=False)
-    """It comes from a cache: the authority has not counted this use of the token."""
 
 
 Verdict = Active | Insufficient | Inactive | Bound
