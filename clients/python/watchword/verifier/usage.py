@@ -6,7 +6,7 @@ goes the longer way, where it is noted what was needed and where the call came f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
@@ -31,15 +31,21 @@ class Use:
         self.address = ""
         self.refused_count = 0
         self.refused_address = ""
-        self.covered: Mapping[tuple[str, ...], int] = {}
+        self.covered: dict[tuple[str, ...], int] = {}
         self.seen = 0
         """What its uses required, as bits of `covered`. Without the bit of a requirement nothing is counted on it."""
         self.scopes = _NO_SCOPES
         """What they required beside that."""
 
+    def need(self, required_scopes: tuple[str, ...]) -> None:
+        """A use required these."""
+        if not self.scopes.issuperset(required_scopes):
+            self.scopes = self.scopes.union(required_scopes)
+
     def needed(self, seen: int) -> frozenset[str]:
         """Every scope that the uses required."""
-        return self.scopes.union(*(scopes for scopes, bit in self.covered.items() if seen & bit))
+        # A copy: other threads add requirements meanwhile, under a lock that nobody holds here.
+        return self.scopes.union(*(scopes for scopes, bit in self.covered.copy().items() if seen & bit))
 
 
 UNUSED: Final = Use()
@@ -93,6 +99,9 @@ class Uses:
             if use.covered is not entry.profile.covered:
                 use.scopes, use.seen, use.covered = use.needed(use.seen), 0, entry.profile.covered
             use.seen |= bit
+            if not bit:
+                # One requirement more than a profile has bits for.
+                use.need(required_scopes)
             use.address = address or use.address
         use.count += 1
         use.last_at = now
@@ -108,8 +117,7 @@ class Uses:
                 use.count += 1
                 use.last_at = self._clock.boottime()
                 use.address = address
-                if not use.scopes.issuperset(required_scopes):
-                    use.scopes = use.scopes.union(required_scopes)
+                use.need(required_scopes)
             else:
                 use.refused_count += 1
                 use.refused_address = address
