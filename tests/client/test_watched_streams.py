@@ -94,6 +94,20 @@ def test_a_stream_whose_token_has_changed_is_judged_again_before_those_that_are_
     assert bench.said == []
 
 
+def test_so_is_one_that_was_due_already_and_it_is_judged_once(bench: Bench) -> None:
+    for _ in range(RECHECKS_MAX + 10):
+        bench.caching.open_stream(FakeAuthority().issue(), (), bench.said.append)
+    stream = bench.caching.open_stream(bench.token, (), bench.said.append)
+    bench.cache.flush(EPOCH, 2)
+    for number in (3, 4):
+        bench.cache.apply(number, [bench.token[3:25]], everything=False, last=True)
+    first, second = bench.caching._streams_due(), bench.caching._streams_due()
+    assert first[0] is stream
+    assert [*first, *second].count(stream) == 1
+    assert len(first) + len(second) == RECHECKS_MAX + 11
+    assert bench.caching._streams_due() == []
+
+
 def test_a_stream_ends_once_with_what_its_token_is_found_to_be(bench: Bench) -> None:
     identity = Identity("id", "alice", ("orders.read",), ("*",))
     good, lacking = Active(identity), Insufficient(identity, ("orders.write",))
