@@ -60,6 +60,7 @@ class Rotating:
         self.life_seconds = life_seconds
         self.grace_seconds = grace_seconds
         self.refuse: Callable[[str], Refusal | None] = lambda method: None
+        self.secret_of: Callable[[Made], str] = lambda made: made.secret
         self.before: Callable[[str], object] = lambda method: None
         self.calls: list[str] = []
         self.requests: list[pb.RotateRequest] = []
@@ -129,7 +130,7 @@ class Rotating:
             made.request_id = request.request_id
             made.expires_at = min(made.expires_at, time.time() + grace_seconds)
             response = pb.RotateResponse(
-                secret=made.successor.secret, token=made.successor.message(), rotated=made.message()
+                secret=self.secret_of(made.successor), token=made.successor.message(), rotated=made.message()
             )
         if refusal:
             _abort(context, refusal)

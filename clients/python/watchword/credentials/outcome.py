@@ -13,6 +13,7 @@ from watchword.token import MalformedTokenError, parse_token_id
 
 TOKEN_ROTATED: Final = "TOKEN_ROTATED"  # noqa: S105  # a reason, not a token
 TOKEN_MALFORMED: Final = "TOKEN_MALFORMED"  # noqa: S105
+ANSWER_INVALID: Final = "ANSWER_INVALID"
 SESSION: Final = "SESSION"
 HARD_END: Final = "HARD_END"
 
@@ -42,6 +43,7 @@ _SENTENCES: Final = {
     "UNIMPLEMENTED": "the service is older than this library and cannot rotate tokens",
     TOKEN_ROTATED: "somebody else has rotated it, and the new token is not here",
     TOKEN_MALFORMED: "it is not one of Watchword's by its form",
+    ANSWER_INVALID: "the service's answer held no token",
     SESSION: "it is a session, which ends at its hard end",
     HARD_END: "it has come up against an end that renewing does not move",
 }
