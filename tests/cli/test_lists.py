@@ -75,7 +75,9 @@ def test_scopes_are_registered_from_arguments_and_file(
 
 
 def test_audit_events_are_listed_since_an_instant(watchword: CommandLine, authority: Authority) -> None:
-    authority.events.append(AuditEvent(action="issue", actor="admin", details={"subject": "shop", "scopes": "a b"}))
+    event = AuditEvent(action="issue", actor="admin", details={"subject": "shop", "scopes": "a b"})
+    event.occurred_at.FromJsonString("2026-01-31T11:00:00Z")
+    authority.events.append(event)
     ended = watchword("audit", "list", "--since", "2026-01-31T12:00:00+01:00", "--actor", "admin")
     assert ended.returncode == 0
     assert "scopes=a b  subject=shop" in ended.stdout
