@@ -11,6 +11,7 @@ import threading
 from functools import partial
 from pathlib import Path
 
+from watchword.credentials.place import Attempt
 from watchword.credentials.place_file import SharedTokenFile
 from watchword.credentials.renewal import Renewal
 from watchword.sync import RenewingToken, connect
@@ -42,11 +43,11 @@ class KilledPlace(SharedTokenFile):
         super().__init__(path)
         self._step = step
 
-    def prepare(self, token_id: str) -> str:
-        request_id = super().prepare(token_id)
+    def prepare(self, token_id: str, now_ms: int) -> Attempt:
+        attempt = super().prepare(token_id, now_ms)
         if self._step == STEPS[0]:
             kill()
-        return request_id
+        return attempt
 
     def store(self, token: str) -> None:
         if self._step == STEPS[1]:

@@ -15,6 +15,7 @@ from watchword.token import format_token_id, new_token, new_token_id
 
 LOCK, NOTE, ASIDE = ".orders.token.lock", ".orders.token.renewal", ".orders.token.new"
 NOBODY = 65_534
+NOW = 1_700_000_000_000
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def test_the_file_and_all_beside_it_are_private(place: SharedTokenFile, file: Pa
     before = os.umask(umask)
     try:
         assert place.lock()
-        place.prepare(id_of(place.token()))
+        place.prepare(id_of(place.token()), NOW)
         assert mode(file.parent / NOTE) == 0o600
         place.store(made())
     finally:
@@ -66,7 +67,7 @@ def test_a_new_token_takes_the_files_place_and_nothing_but_the_lock_stays(place:
     old, new = place.token(), made()
     inode = file.stat().st_ino
     assert place.lock()
-    place.prepare(id_of(old))
+    place.prepare(id_of(old), NOW)
     place.store(new)
     place.stored(new)
     place.unlock()
@@ -102,15 +103,41 @@ def test_what_a_kill_left_aside_is_replaced_and_does_not_stay(place: SharedToken
 
 def test_the_note_is_no_secret_and_names_one_token_and_one_request(place: SharedTokenFile, file: Path) -> None:
     token = place.token()
-    request_id = place.prepare(id_of(token))
+    request_id = place.prepare(id_of(token), NOW).request_id
     text = (file.parent / NOTE).read_text()
-    assert text == f"{id_of(token)} {request_id}\n"
+    assert text == f"{id_of(token)} {request_id} {NOW}\n"
     assert token[25:] not in text
-    assert SharedTokenFile(file).prepare(id_of(token)) == request_id, "whoever goes on repeats the request"
+    assert SharedTokenFile(file).prepare(id_of(token), NOW).request_id == request_id, (
+        "whoever goes on repeats the request"
+    )
     assert SharedTokenFile(file).unfinished(id_of(token))
     other = format_token_id(new_token_id(0))
     assert not place.unfinished(other)
-    assert place.prepare(other) != request_id, "another token's request is another"
+    assert place.prepare(other, NOW).request_id != request_id, "another token's request is another"
+
+
+def test_attempts_are_numbered_upwards_whoever_makes_them_also_where_the_clock_is_set_back(
+    place: SharedTokenFile, file: Path
+) -> None:
+    token_id = id_of(place.token())
+    places = (place, place, SharedTokenFile(file), SharedTokenFile(file))
+    times = (NOW, NOW + 1_500, NOW - 3_600_000, NOW - 3_600_000)
+    numbers = [one.prepare(token_id, now_ms).number for one, now_ms in zip(places, times, strict=True)]
+    assert numbers == [NOW, NOW + 1_500, NOW + 1_501, NOW + 1_502]
+
+
+def test_a_request_can_be_repeated_where_its_number_cannot_be_written(
+    place: SharedTokenFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    token_id = id_of(place.token())
+    first = place.prepare(token_id, NOW)
+    monkeypatch.setattr(os, "fsync", full)
+    assert place.prepare(token_id, NOW) == first.next(NOW)
+    with pytest.raises(PlaceError, match="No space left on device"):
+        place.prepare(format_token_id(new_token_id(0)), NOW)
 
 
 def test_request_ids_are_not_derived_from_the_token(place: SharedTokenFile, tmp_path: Path) -> None:
@@ -118,18 +145,31 @@ def test_request_ids_are_not_derived_from_the_token(place: SharedTokenFile, tmp_
     copy = tmp_path / "copy"
     copy.write_text(place.token())
     token_id = id_of(place.token())
-    assert SharedTokenFile(copy).prepare(token_id) != place.prepare(token_id)
+    assert SharedTokenFile(copy).prepare(token_id, NOW).request_id != place.prepare(token_id, NOW).request_id
 
 
 @pytest.mark.parametrize(
-    "note", ["", " ", "ID", "ID ", "ID  once", "ID on\nce", "ID once more", "id once", "\x00\xff", "ID " + "x" * 2_000]
+    "note",
+    [
+        "",
+        " ",
+        "ID",
+        "ID ",
+        "ID  once",
+        "ID on\nce",
+        "ID once",
+        "ID once more",
+        "id once",
+        "\x00\xff",
+        "ID " + "x" * 2_000,
+    ],
 )
 def test_a_note_that_is_none_is_replaced(place: SharedTokenFile, file: Path, note: str) -> None:
     token_id = id_of(place.token())
     (file.parent / NOTE).write_bytes(note.replace("ID", token_id).encode("latin-1"))
     assert not place.unfinished(token_id)
-    request_id = place.prepare(token_id)
-    assert place.prepare(token_id) == request_id
+    request_id = place.prepare(token_id, NOW).request_id
+    assert place.prepare(token_id, NOW).request_id == request_id
     place.forget()
     assert not place.unfinished(token_id)
     place.forget()
@@ -217,14 +257,14 @@ def test_a_folder_that_is_gone_is_an_error_that_names_the_file(place: SharedToke
     with pytest.raises(PlaceError, match=r"orders\.token cannot be replaced: No such file"):
         place.lock()
     with pytest.raises(PlaceError):
-        place.prepare("id")
+        place.prepare("id", NOW)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 def test_the_owner_of_the_token_owns_what_replaces_it(place: SharedTokenFile, file: Path) -> None:
     os.chown(file, NOBODY, NOBODY)
     assert place.lock()
-    place.prepare(id_of(place.token()))
+    place.prepare(id_of(place.token()), NOW)
     place.store(made())
     for name in (LOCK, NOTE, "orders.token"):
         found = (file.parent / name).stat()

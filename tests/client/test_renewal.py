@@ -6,6 +6,7 @@ import pytest
 
 from tests.client.renewals import DAY, GRACE, LIFE, START, Bench, made_id, rotated
 from watchword.credentials import renewal_times as times
+from watchword.credentials.place import Attempt
 
 
 @pytest.mark.parametrize(("share", "at"), [(0.0, 0.6), (0.5, 0.7), (1.0, 0.8)])
@@ -101,7 +102,9 @@ def test_what_is_said_of_another_token_is_not_believed() -> None:
     bench.told(made_id(START + DAY), life=DAY)
     assert not bench.renewal.is_asking_due()
     assert bench.renewal.ends_at == pytest.approx(START + LIFE)
-    assert bench.renewal.request("once").token_id == bench.renewal.token_id, "it must not be the one that is rotated"
+    assert bench.renewal.request(Attempt("once", 7)).token_id == bench.renewal.token_id, (
+        "it must not be the one that is rotated"
+    )
 
 
 # Failures
@@ -145,7 +148,7 @@ def test_once_a_rotation_was_asked_for_attempts_hurry_as_if_it_had_been_made() -
         bench.renewal.failed("UNAVAILABLE")
     assert not bench.due_after(59)
     bench.now += 61
-    bench.renewal.request("once")
+    bench.renewal.request(Attempt("once", 7))
     bench.renewal.failed("DEADLINE_EXCEEDED")
     assert bench.due_after(2.1)
     bench.now += 21

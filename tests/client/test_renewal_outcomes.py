@@ -8,6 +8,7 @@ import pytest
 
 from tests.client.renewals import DAY, GRACE, LIFE, START, Bench, made_id, rotated
 from watchword.credentials import renewal_times as times
+from watchword.credentials.place import Attempt, HandedToken
 from watchword.credentials.renewal import Renewal
 from watchword.token import format_token_id
 from watchword.v1 import token_service_pb2 as pb
@@ -157,24 +158,24 @@ def test_a_life_is_at_least_a_second(ttl: float) -> None:
 
 
 def test_attempts_are_numbered_upwards_by_the_time_also_where_the_clock_is_set_back() -> None:
-    bench = Bench()
-    bench.sees()
-    first = bench.renewal.request("once").attempt
-    bench.now += 1.5
-    second = bench.renewal.request("once").attempt
-    bench.now -= 3_600
-    assert (first, second) == (int(START * 1000), int(START * 1000) + 1_500)
-    assert bench.renewal.request("once").attempt == second + 1
+    place = HandedToken("wwt_first", lambda secret: None)
+    first, *more = [place.prepare("id", int(now * 1000)) for now in (START, START + 1.5, START - 3_600)]
+    assert more == [Attempt(first.request_id, first.number + 1_500), Attempt(first.request_id, first.number + 1_501)]
+    other = place.prepare("other", 1)
+    assert other.request_id != first.request_id
+    assert other.number == 1
 
 
 def test_a_request_names_the_token_and_asks_for_what_was_set() -> None:
     bench = Bench(ttl_seconds=1.5, grace_seconds=60)
     bench.sees()
-    request = bench.renewal.request("once")
-    assert (request.token_id, request.request_id) == ("", "once"), "none is the calling one, and needs no scope"
+    request = bench.renewal.request(Attempt("once", 7))
+    assert (request.token_id, request.request_id, request.attempt) == ("", "once", 7), (
+        "none is the calling one, and needs no scope"
+    )
     assert (request.ttl.ToTimedelta().total_seconds(), request.grace.seconds) == (1.5, 60)
     plain = Bench()
     plain.sees()
-    request = plain.renewal.request("once")
+    request = plain.renewal.request(Attempt("once", 7))
     assert not request.HasField("ttl")
     assert not request.HasField("grace")

@@ -17,6 +17,21 @@ def new_request_id() -> str:
     return secrets.token_hex(16)
 
 
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try to rotate a token."""
+
+    request_id: str
+    """The same for all tries, by which the service knows a repetition."""
+    number: int
+    """Greater than that of every try before, whoever made it: the service tells by it which came last. The unix time
+    in milliseconds, unless a clock was set back."""
+
+    def next(self, now_ms: int) -> Attempt:
+        """The one after this, made at `now_ms`."""
+        return Attempt(self.request_id, max(self.number + 1, now_ms))
+
+
 class PlaceError(Exception):
     """A place cannot be worked at. Says which and why, and holds nothing secret."""
 
@@ -42,9 +57,9 @@ class Place(Protocol):
         """Lets others. Quick, and never fails; also where nothing was locked."""
         ...
 
-    def prepare(self, token_id: str) -> str:
-        """The request id under which this token is to be rotated: that of the attempt which was begun before, or one
-        that any later attempt will find."""
+    def prepare(self, token_id: str, now_ms: int) -> Attempt:
+        """How this token is to be rotated at `now_ms`, in unix milliseconds: the next after an attempt that was begun
+        before, or a first one. Any later attempt will find it."""
         ...
 
     def forget(self) -> None:
@@ -75,13 +90,13 @@ class _Current:
 class HandedToken:
     """In memory, and handed to a callback, which keeps it for the next process."""
 
-    __slots__ = ("_current", "_request", "_source", "_store")
+    __slots__ = ("_attempts", "_current", "_source", "_store")
 
     def __init__(self, token: TokenSource | str, store: Callable[[str], Awaitable[None] | None]) -> None:
         self._source: Final = source_of(token)
         self._store: Final = store
         self._current: _Current | None = None
-        self._request = ("", "")
+        self._attempts: dict[str, Attempt] = {}
 
     def __repr__(self) -> str:
         return f"HandedToken({self._source!r})"
@@ -104,15 +119,16 @@ class HandedToken:
     def unlock(self) -> None:
         """See Place."""
 
-    def prepare(self, token_id: str) -> str:
+    def prepare(self, token_id: str, now_ms: int) -> Attempt:
         """See Place."""
-        if self._request[0] != token_id:
-            self._request = (token_id, new_request_id())
-        return self._request[1]
+        before = self._attempts.get(token_id)
+        attempt = Attempt(new_request_id(), now_ms) if before is None else before.next(now_ms)
+        self._attempts = {token_id: attempt}
+        return attempt
 
     def forget(self) -> None:
         """See Place."""
-        self._request = ("", "")
+        self._attempts = {}
 
     def store(self, token: str) -> Awaitable[None] | None:
         """See Place."""

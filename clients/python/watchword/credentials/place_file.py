@@ -3,9 +3,10 @@
 Beside the file (`orders.token`) lie a file to lock (`.orders.token.lock`), which stays, and, while a rotation is under
 way, a note of it (`.orders.token.renewal`) and the file to be (`.orders.token.new`).
 
-The note names the token and the request id, and no secret. It is on disk before the service is asked: a process that is
-killed between the answer and the file leaves a token that the service has rotated, and the next one repeats the
-request, and is given another successor in place of the one that was lost. Held by tests/client/test_renewing_killed.py.
+The note names the token, the request id and the number of the last try, and no secret. It is on disk before the service
+is asked: a process that is killed between the answer and the file leaves a token that the service has rotated, and the
+next one repeats the request, and is given another successor in place of the one that was lost. Held by
+tests/client/test_renewing_killed.py.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from watchword.credentials.place import PlaceError, new_request_id
+from watchword.credentials.place import Attempt, PlaceError, new_request_id
 from watchword.credentials.source import TokenFile
 
 _PRIVATE: Final = 0o600
 _NOTE_BYTES_MAX: Final = 1_024
-_REQUEST_ID: Final = re.compile(r"[0-9A-Za-z_-]{1,128}")
+_NOTE: Final = re.compile(r"(\S+) ([0-9A-Za-z_-]{1,128}) ([0-9]{1,18})", re.ASCII)
 
 
 class SharedTokenFile:
@@ -87,14 +88,18 @@ class SharedTokenFile:
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
 
-    def prepare(self, token_id: str) -> str:
+    def prepare(self, token_id: str, now_ms: int) -> Attempt:
         """See Place."""
         with self._named():
-            request_id = self._noted(token_id)
-            if request_id is None:
-                request_id = new_request_id()
-                self._write(self._beside("renewal"), f"{token_id} {request_id}")
-            return request_id
+            before = self._noted(token_id)
+            attempt = Attempt(new_request_id(), now_ms) if before is None else before.next(now_ms)
+            try:
+                self._write(self._beside("renewal"), f"{token_id} {attempt.request_id} {attempt.number}")
+            except OSError:
+                # The service may have rotated the token: a repetition must not fail for want of a later number.
+                if before is None:
+                    raise
+            return attempt
 
     def forget(self) -> None:
         """See Place."""
@@ -126,14 +131,14 @@ class SharedTokenFile:
         except OSError as error:
             raise PlaceError(f"{self._path} cannot be replaced: {error.strerror}") from None
 
-    def _noted(self, token_id: str) -> str | None:
-        """The request id under which somebody began to rotate this token."""
+    def _noted(self, token_id: str) -> Attempt | None:
+        """The last attempt that somebody made to rotate this token."""
         try:
             with self._beside("renewal").open("rb") as file:
-                noted_id, _, request_id = file.read(_NOTE_BYTES_MAX).decode("ascii", "replace").strip().partition(" ")
+                note = _NOTE.fullmatch(file.read(_NOTE_BYTES_MAX).decode("ascii", "replace").strip())
         except FileNotFoundError:
             return None
-        return request_id if noted_id == token_id and _REQUEST_ID.fullmatch(request_id) else None
+        return Attempt(note[2], int(note[3])) if note is not None and note[1] == token_id else None
 
     def _target(self) -> Path:
         # Where a link leads: it is the file that is replaced, and all that name it share what lies beside it.

@@ -20,6 +20,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from watchword.credentials import renewal_times as times
 from watchword.credentials.outcome import HARD_END, SESSION, TOKEN_ROTATED, sentence_of
+from watchword.credentials.place import Attempt
 from watchword.credentials.renewal_status import RenewalStatus
 from watchword.token import expires_at_ms, format_token_id
 from watchword.v1 import token_service_pb2 as pb
@@ -64,7 +65,6 @@ class Renewal:
         self._renew_at = self._retry_at = 0.0
         self._life_seconds = 0.0
         self._asked_at: float | None = None
-        self._attempt = 0
         self._failures = 0
         self._is_final = False
         self._is_refused = False
@@ -137,20 +137,17 @@ class Renewal:
         """How long a call to the service may take."""
         return times.call_seconds_max(self._remaining())
 
-    def request(self, request_id: str) -> pb.RotateRequest:
+    def request(self, attempt: Attempt) -> pb.RotateRequest:
         """What to ask for. From now on the token may have ended a grace period later, whatever the answer."""
-        now = self.clock()
         if self._asked_at is None:
-            self._asked_at = now
-        # It grows also where the clock is set back.
-        self._attempt = max(self._attempt + 1, int(now * 1000))
+            self._asked_at = self.clock()
         return pb.RotateRequest(
             # None is the calling one, which needs no scope for it.
             token_id="" if self._is_borne else self.token_id,
             ttl=_duration(self._ttl_seconds),
             grace=_duration(self._grace_seconds),
-            request_id=request_id,
-            attempt=self._attempt,
+            request_id=attempt.request_id,
+            attempt=attempt.number,
         )
 
     # What came of it

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
 
-from watchword.credentials.outcome import TOKEN_MALFORMED, TOKEN_ROTATED, outcome_of
+from watchword.credentials.outcome import ANSWER_INVALID, TOKEN_MALFORMED, TOKEN_ROTATED, outcome_of
 from watchword.credentials.place import Place, PlaceError
 from watchword.credentials.renewal import Renewal
 from watchword.credentials.renewal_status import RenewalStatus
@@ -164,10 +164,11 @@ class Renewing:
         renewal, place = self._renewal, self._place
         if not self._is_still(token):
             return
-        request_id = yield lambda: place.prepare(token.id_text)
+        now_ms = int(renewal.clock() * 1000)
+        attempt = yield lambda: place.prepare(token.id_text, now_ms)
         sent_at = renewal.clock()
         try:
-            response = yield Call("Rotate", renewal.request(request_id), renewal.call_seconds_max())
+            response = yield Call("Rotate", renewal.request(attempt), renewal.call_seconds_max())
         except Exception as error:
             outcome = outcome_of(error)
             if outcome.cause != TOKEN_ROTATED:
@@ -175,6 +176,10 @@ class Renewing:
             elif self._is_still(token):
                 yield place.forget
                 renewal.taken(outcome.token_id)
+            return
+        if not _is_token(response.secret):
+            # It would replace a good one.
+            renewal.failed(ANSWER_INVALID)
             return
         old_ends_at = renewal.rotated(response, sent_at)
         use_at = old_ends_at - (old_ends_at - sent_at) * _USE_EARLY_SHARE
@@ -225,6 +230,14 @@ class Renewing:
             self._renewal.refused(outcome.cause)
         else:
             self._renewal.failed(outcome.cause, outcome.retry_seconds)
+
+
+def _is_token(text: str) -> bool:
+    try:
+        parse_token(text, text[:-BODY_LENGTH])
+    except MalformedTokenError:
+        return False
+    return True
 
 
 def _cause_of(error: Exception) -> str:
