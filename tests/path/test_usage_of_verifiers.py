@@ -1,4 +1,5 @@
-"""What the client library admits from memory reaches the database, and nothing is counted twice on the way."""
+"""What the client library admits from memory reaches the database, and nothing is counted twice on the way; and what
+verifiers use themselves."""
 
 from __future__ import annotations
 
@@ -9,11 +10,15 @@ import pytest
 
 from tests.client.subjects import until
 from tests.conftest import Watchword, running_watchword
+from tests.path.party import Party, administrator, unique
 from tests.path.test_caching_verifier import Authority
+from tests.path.watcher import attached, duration
 from watchword.token import parse_token
+from watchword.v1 import token_service_pb2 as pb
 from watchword.verifier import Active
 
 HITS = 50
+IDLE_SECONDS = 6
 
 
 @pytest.fixture
@@ -39,3 +44,24 @@ async def test_every_admission_is_counted_once_by_whoever_made_it(running: Watch
             assert isinstance(await subject.check(token), Active)
         await until(lambda: count() >= HITS)
     assert count() == HITS
+
+
+async def test_a_watch_keeps_the_session_that_it_rests_on(running: Watchword) -> None:
+    """Also one whose idle timeout is far shorter than the time after which streams are looked at anyway."""
+    admin = administrator(running)
+    made = admin.make(
+        subject=unique("orders"),
+        audiences=["watchword"],
+        scopes=["watchword.validate"],
+        kind=pb.TOKEN_KIND_SESSION,
+        idle_timeout=duration(IDLE_SECONDS),
+    )
+
+    def seconds_used() -> float:
+        record = admin.record(made.token.token_id)
+        ends_at, created_at = record.idle_expires_at.ToDatetime(), record.created_at.ToDatetime()
+        return (ends_at - created_at).total_seconds() - IDLE_SECONDS
+
+    with attached(Party(admin.channel, made.secret, made.token.token_id)) as watcher:
+        await until(lambda: seconds_used() > IDLE_SECONDS)
+        watcher.renew()

@@ -38,6 +38,7 @@ class Standing:
         self._context = context
         self._doubted = asyncio.Event()
         self._ends_at = 0.0
+        self._rejudged_at = 0.0
         self.gate = asyncio.Event()
         """Set while messages may pass."""
 
@@ -66,20 +67,25 @@ class Standing:
             # What was learnt while the answer was on its way may be newer than the answer.
             if not self._doubted.is_set():
                 break
-        self._ends_at = asked_at + (record.ends_at - snapshot.now).total_seconds()
+        seconds_left = (record.ends_at - snapshot.now).total_seconds()
+        self._ends_at = asked_at + seconds_left
+        self._rejudged_at = asked_at + REJUDGE_SECONDS
+        if record.idle_expires_at is not None:
+            # A session is in use while a stream rests on it: it is counted again before it would end for want of use.
+            # (test_a_watch_keeps_the_session_that_it_rests_on)
+            self._rejudged_at = asked_at + min(REJUDGE_SECONDS, max(RETRY_SECONDS, seconds_left / 2))
         self.gate.set()
         return record
 
     async def keep(self) -> None:
         """Judges again whenever there is doubt, now and then without any, and when the token expires. Never returns:
-        raises once it is no longer good. While nobody can say, the gate stays as it is."""
+        raises once it is no longer good. While nobody can say, the gate stays as it is until then."""
         while True:
-            seconds_left = self._ends_at - time.monotonic()
             try:
-                async with asyncio.timeout(max(0.0, min(REJUDGE_SECONDS, seconds_left))):
+                async with asyncio.timeout(min(self._rejudged_at, self._ends_at) - time.monotonic()):
                     await self._doubted.wait()
             except TimeoutError:
-                if seconds_left <= REJUDGE_SECONDS:
+                if self._ends_at <= self._rejudged_at:
                     self.gate.clear()
             while True:
                 try:
@@ -87,6 +93,8 @@ class Standing:
                     break
                 except StoreError:
                     await asyncio.sleep(RETRY_SECONDS)
+                    if time.monotonic() >= self._ends_at:
+                        self.gate.clear()
 
 
 class Standings:
