@@ -129,6 +129,29 @@ def test_beyond_the_limit_the_oldest_give_way_and_are_counted(clock: Clock) -> N
     assert (buffer.counted, buffer.dropped) == (5, 2)
 
 
+def test_what_one_service_reports_never_pushes_out_what_is_known_of_others(clock: Clock) -> None:
+    """Whether the tokens are real is asked when they are stored: until then they may be anybody's invention."""
+    buffer = UsageBuffer(clock, keys_max=100)
+    mine = record()
+    buffer.count(mine, "billing", "", ("billing.read",))
+    scopes = [f"made.up{number}" for number in range(SCOPES_PER_USE_MAX)]
+    known = uuid4()
+    buffer.add([use(known, scopes=scopes)])
+    for _ in range(100):
+        buffer.add([use(uuid4(), scopes=scopes)])
+    assert len(buffer) == 1 + 50
+    # What is there already goes on being counted, and others' scopes have room.
+    buffer.add([use(known)])
+    buffer.count(mine, "billing", "", ("billing.write",))
+    assert (buffer.counted, buffer.dropped) == (104, 51)
+    taken = {(one.token_id, one.service): one for one in buffer.take(100)}
+    assert taken[mine.token_id, "billing"].scopes == ["billing.read", "billing.write"]
+    assert taken[known, "orders"].count == 2
+    # There is room again.
+    buffer.add([use(uuid4())])
+    assert len(buffer) == 1
+
+
 def test_what_could_not_be_stored_is_merged_back_and_counted_once(buffer: UsageBuffer, clock: Clock) -> None:
     one, two = record(), record()
     buffer.count(one, "orders", "192.0.2.1", ("orders.read",))

@@ -6,7 +6,7 @@ by token and service, and leave in chunks. What is lost with the process is a co
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Sequence
 from typing import Final
 from uuid import UUID
@@ -19,16 +19,30 @@ KEYS_MAX: Final = 100_000
 SCOPES_PER_USE_MAX: Final = 64
 SCOPES_PER_KEY: Final = 4
 """How many scopes are kept for each key on average: a thousand tokens with the longest scopes must not fill memory."""
+REPORTED_SHARE_MAX: Final = 0.5
+"""How much of the room one service may fill by what it reports, of which nobody has seen the tokens yet: whoever makes
+up a hundred thousand must not push out what is known of everybody else's."""
 ADDRESS_CHARACTERS_MAX: Final = 45
 """The longest IPv6 address in text."""
+
+
+class _Held:
+    """What is held of one service."""
+
+    __slots__ = ("keys", "scopes")
+
+    def __init__(self) -> None:
+        self.keys = 0
+        self.scopes = 0
 
 
 class _Uses:
     """Of one token at one service, since they were last stored."""
 
-    __slots__ = ("address", "count", "required", "scopes", "used_at")
+    __slots__ = ("address", "count", "held", "required", "scopes", "used_at")
 
-    def __init__(self) -> None:
+    def __init__(self, held: _Held) -> None:
+        self.held = held
         self.count = 0
         self.used_at = 0.0
         self.address = ""
@@ -47,6 +61,7 @@ class UsageBuffer:
         self._clock = clock
         self._keys_max = keys_max
         self._uses: OrderedDict[tuple[UUID, str], _Uses] = OrderedDict()
+        self._held: defaultdict[str, _Held] = defaultdict(_Held)
         self._scopes_count = 0
         self.counted = 0
         """Uses that came in."""
@@ -77,16 +92,22 @@ class UsageBuffer:
     def add(self, uses: Sequence[Use]) -> None:
         """What a verifier reported just now."""
         now = self._clock()
+        keys_max = self._keys_max * REPORTED_SHARE_MAX
+        scopes_max = keys_max * SCOPES_PER_KEY
         for use in uses:
-            self._merge(use, now - use.used_ago_seconds)
+            held = self._held.get(use.service)
+            if held is not None and held.keys >= keys_max and (use.token_id, use.service) not in self._uses:
+                self.counted += use.count
+                self.dropped += use.count
+                continue
+            self._merge(use, now - use.used_ago_seconds, scopes_max)
 
     def take(self, limit: int) -> list[Use]:
         """The oldest, at most so many, which are here no longer."""
         now = self._clock()
         taken: list[Use] = []
         while self._uses and len(taken) < limit:
-            (token_id, service), uses = self._uses.popitem(last=False)
-            self._scopes_count -= len(uses.scopes)
+            (token_id, service), uses = self._pop()
             address = canonical_address(uses.address)
             taken.append(Use(token_id, service, uses.count, now - uses.used_at, address, sorted(uses.scopes)))
         return taken
@@ -99,7 +120,7 @@ class UsageBuffer:
             if key not in self._uses and len(self._uses) >= self._keys_max:
                 self.dropped += use.count
                 continue
-            self._merge(use, now - use.used_ago_seconds)
+            self._merge(use, now - use.used_ago_seconds, self._keys_max * SCOPES_PER_KEY)
             self.counted -= use.count
             self._uses.move_to_end(key, last=False)
 
@@ -107,7 +128,7 @@ class UsageBuffer:
         """What was taken and can never be stored."""
         self.dropped += sum(use.count for use in uses)
 
-    def _merge(self, use: Use, used_at: float) -> None:
+    def _merge(self, use: Use, used_at: float, scopes_max: float) -> None:
         key = (use.token_id, use.service)
         uses = self._uses.get(key)
         if uses is None:
@@ -117,17 +138,28 @@ class UsageBuffer:
         if use.address and (used_at >= uses.used_at or not uses.address):
             uses.address = use.address[:ADDRESS_CHARACTERS_MAX]
         uses.used_at = max(uses.used_at, used_at)
-        self._need(uses, use.scopes)
+        if uses.held.scopes < scopes_max:
+            self._need(uses, use.scopes)
 
     def _new(self, key: tuple[UUID, str]) -> _Uses:
         if len(self._uses) >= self._keys_max:
-            _, oldest = self._uses.popitem(last=False)
-            self._scopes_count -= len(oldest.scopes)
+            _, oldest = self._pop()
             self.dropped += oldest.count
-        made = self._uses[key] = _Uses()
+        held = self._held[key[1]]
+        held.keys += 1
+        made = self._uses[key] = _Uses(held)
         # Not 0: a clock may begin anywhere, and what is given back was used earlier.
         made.used_at = float("-inf")
         return made
+
+    def _pop(self) -> tuple[tuple[UUID, str], _Uses]:
+        key, uses = self._uses.popitem(last=False)
+        self._scopes_count -= len(uses.scopes)
+        uses.held.scopes -= len(uses.scopes)
+        uses.held.keys -= 1
+        if not uses.held.keys:
+            del self._held[key[1]]
+        return key, uses
 
     def _need(self, uses: _Uses, required: Sequence[str]) -> None:
         # What is kept to compare with counts for nothing in the limit: so it is short.
@@ -140,3 +172,4 @@ class UsageBuffer:
             ):
                 uses.scopes.add(scope)
                 self._scopes_count += 1
+                uses.held.scopes += 1
