@@ -149,10 +149,10 @@ $$;
 
 revoke execute on function drop_partition(text, text) from public;
 
--- Which pepper versions a server can check tokens with, the one that it stores new ones with first; null: it is older
--- than this column.
-alter table replicas add column pepper_versions smallint [];
-
 -- Says of a pepper version that no token needs it without reading the tokens. A version is in use for long, and so rows
 -- that lie together have the same: some bytes for every 32 pages.
 create index tokens_by_pepper on tokens using brin (pepper_version) with (pages_per_range = 32);
+
+-- Which pepper versions a server can check tokens with, the one that it stores new ones with first; null: it is older
+-- than this column. Last, because it locks the table in which running servers renew their leases.
+alter table replicas add column pepper_versions smallint [];
