@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import sys
 from collections.abc import Callable
 
 from tests.client.caches import Bench, active, made
+from watchword.aio import CachingVerifier
+
+
+class Nowhere:
+    """A channel without gRPC, which does not survive a fork."""
+
+    def unary_unary(self, *args: object, **more: object) -> None: ...
+
+    stream_stream = unary_unary
 
 
 def in_child(judge: Callable[[], bool]) -> bool:
@@ -54,6 +65,20 @@ def does_not_miss_a_cache_that_is_gone() -> bool:
     bench = Bench()
     del bench
     return in_child(lambda: True)
+
+
+def looks_after_its_streams_in_a_loop_of_its_own() -> bool:
+    logging.disable()  # of a watch that leads nowhere
+    verifier = CachingVerifier(Nowhere(), name="orders")  # type: ignore[arg-type]
+
+    async def looks() -> bool:
+        await verifier.start()
+        eye = verifier._eye
+        assert eye is not None
+        await asyncio.wait([eye], timeout=0.1)
+        return not eye.done()
+
+    return asyncio.run(looks()) and in_child(lambda: asyncio.run(looks()))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,13 @@ SECONDS_MAX = 60.0
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.parametrize(
-    "child", ["knows_nothing", "can_decide_though_the_lock_was_held", "does_not_miss_a_cache_that_is_gone"]
+    "child",
+    [
+        "knows_nothing",
+        "can_decide_though_the_lock_was_held",
+        "does_not_miss_a_cache_that_is_gone",
+        "looks_after_its_streams_in_a_loop_of_its_own",
+    ],
 )
 def test_after_a_fork_the_child(child: str) -> None:
     program = [sys.executable, "-m", "tests.client.forked_cache", child]

@@ -78,7 +78,7 @@ class CachingVerifier(Caching):
         )
         self._watch: Watch | None = None
         self._eye: asyncio.Task[None] | None = None
-        self._look: Final = asyncio.Event()
+        self._look = asyncio.Event()
         self._started_in: int | None = None
         self._closed = False
 
@@ -163,6 +163,8 @@ class CachingVerifier(Caching):
         cache, clock = self._cache, self._clock
         if cache is not None and clock is not None:
             self._watch = Watch(self._channel, cache, clock, self._attachment, lambda: self._session(cache, clock))
+            # After a fork the old one belongs to the parent's loop.
+            self._look = asyncio.Event()
             self._eye = asyncio.get_running_loop().create_task(self._keep_an_eye())
 
     def _look_soon(self) -> None:
