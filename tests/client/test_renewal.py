@@ -166,6 +166,26 @@ def test_a_clock_that_is_set_back_does_not_make_a_short_wait_a_long_one() -> Non
     assert bench.is_due()
 
 
+def test_what_was_planned_by_a_clock_that_is_set_back_is_asked_for_again() -> None:
+    """A machine that came up a year ahead, renewed a token at once, and was then put right."""
+    bench = Bench()
+    bench.now += 365 * DAY
+    bench.told(bench.sees())
+    token_id = bench.renews(DAY)
+    bench.renewal.sees(token_id)
+    bench.now -= 0.5
+    bench.renewal.sees(token_id)
+    assert not bench.renewal.is_asking_due()
+    bench.now -= 365 * DAY
+    bench.renewal.sees(token_id)
+    assert bench.renewal.is_asking_due()
+    bench.told(token_id, life=DAY)
+    assert not bench.due_after(0.7 * DAY - 1)
+    assert bench.due_after(0.7 * DAY + 1)
+    bench.renewal.sees(token_id)
+    assert not bench.renewal.is_asking_due()
+
+
 def test_nothing_is_rotated_before_it_is_known_which_token_the_channel_bears() -> None:
     bench = Bench()
     token_id = bench.sees()

@@ -1,7 +1,8 @@
 """When a token is renewed, and what each outcome means for the next attempt. No I/O: clock and chance are arguments.
 
 Instants are unix seconds by this machine's clock. A new token's life counts from before it was asked for, so a clock
-that is wrong plans no wrong renewals; only what was read from a file is judged by the wall clock.
+that is wrong plans no wrong renewals; only what was read from a file is judged by the wall clock. After a clock was set
+back the service is asked again.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ _LOGGER: Final = logging.getLogger("watchword.credentials")
 _WORTHWHILE_SHARE: Final = 0.1
 _GRACE_SECONDS: Final = 3_600.0
 """The service's own default."""
+_SET_BACK_SECONDS: Final = 1.0
+"""A clock that goes back by less than this between two looks is put right a little, as clocks are all the time."""
 _NANOS: Final = 1_000_000_000
 
 
@@ -62,6 +65,7 @@ class Renewal:
         self.is_told = False
         """Whether the service told of the token; what its id says is its hard end only."""
         self._is_borne = True
+        self._seen_at = 0.0
         self._renew_at = self._retry_at = 0.0
         self._life_seconds = 0.0
         self._asked_at: float | None = None
@@ -82,11 +86,17 @@ class Renewal:
         if self._is_unreadable:
             self._is_unreadable = False
             self._succeeded()
+        now = self.clock()
+        seen_at, self._seen_at = self._seen_at, now
         if text == self.token_id:
+            if now < seen_at - _SET_BACK_SECONDS:
+                # What was counted from before the clock was set back lies anywhere: the service is asked again.
+                self.is_told = False
+                self._asked_at = None
             return
         self._life_seconds = 0.0
         self._is_borne = True
-        self._begin(text, self.clock(), expires_at_ms(token_id) / 1000)
+        self._begin(text, now, expires_at_ms(token_id) / 1000)
         self.is_told = False
 
     def told(self, token: pb.Token) -> None:
