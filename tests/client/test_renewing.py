@@ -131,6 +131,21 @@ async def test_an_answer_that_was_lost_is_asked_for_again_by_the_same_request(
     assert [service.is_live(secret) for secret in service.secrets[1:3]] == [False, False], "the lost ones are dead"
 
 
+async def test_an_answer_without_a_token_replaces_nothing_and_is_asked_for_again(
+    stack: str, service: Rotating, file: Kept
+) -> None:
+    first = service.make()
+    file.put(first.secret)
+    service.secret_of = lambda made: "" if service.count("Rotate") == 1 else made.secret
+    with serve_rotating(service) as address:
+        async with renewing(from_file(stack, file), address) as token, Caller(service, token) as caller:
+            await until(lambda: token.status().last_error == "ANSWER_INVALID")
+            assert file.get() == first.secret
+            await until(lambda: token.status().renewals_count)
+    assert caller.failed == 0
+    assert service.requests[0].request_id == service.requests[1].request_id
+
+
 async def test_what_the_service_asks_to_wait_is_waited(stack: str, service: Rotating, file: Kept) -> None:
     file.put(service.make(1_000.0, age_seconds=900.0).secret)
     limited = Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "RATE_LIMITED", retry_seconds=300.0)
