@@ -238,17 +238,19 @@ def test_a_wrong_secret_for_a_rotated_token_is_no_alarm(running: Watchword, admi
 
 def test_calls_that_verifiers_refused_for_their_bindings_are_an_alarm(admin: Party, orders: Party) -> None:
     bound = admin.make(audiences=[subject_of(orders)], allowed_networks=["192.0.2.0/24"])
-    foreign = admin.make(audiences=["elsewhere"])
+    foreign = admin.make(audiences=["elsewhere"], allowed_networks=["192.0.2.0/24"])
+    free = admin.make(audiences=[subject_of(orders)])
     stolen = [
         watch_pb.Use(token_id=parse_token_id(one.token.token_id).bytes, refused_count=4, refused_address="198.51.100.1")
-        for one in (bound, foreign)
+        for one in (free, foreign, bound)
     ]
     with Watcher(orders, lease_seconds=60) as watcher:
         watcher.hello()
         watcher.send(report(*stolen))
         (event,) = awaited(admin, token_id=bound.token.token_id, action="bound_token_refused")
     assert (event.actor, event.address, event.details["count"]) == (subject_of(orders), "198.51.100.1", "4")
-    assert not listed(admin, token_id=foreign.token.token_id, action="bound_token_refused")
+    for one in (foreign, free):
+        assert not listed(admin, token_id=one.token.token_id, action="bound_token_refused")
     assert not admin.record(bound.token.token_id).usage.services
 
 

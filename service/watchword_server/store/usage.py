@@ -18,6 +18,8 @@ from watchword_server.store.recording import record
 _STATEMENT_SECONDS_MAX: Final = 10.0
 _EVENTS_MAX: Final = 100
 """In one transaction. More new networks at once are a move of many, or a verifier that makes them up."""
+_COUNT_MAX: Final = 2**52
+"""At a time. Who counts more makes it up."""
 NEW_NETWORK: Final = "new_network"
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _UNIX_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -56,7 +58,7 @@ async def _stored(database: Database, uses: Sequence[Use], slack: timedelta) -> 
                 query("usage_store"),
                 [use.token_id for use in uses],
                 [use.service for use in uses],
-                [use.count for use in uses],
+                [min(use.count, _COUNT_MAX) for use in uses],
                 [use.used_ago_seconds for use in uses],
                 [use.address for use in uses],
                 [" ".join(use.scopes) for use in uses],
@@ -100,7 +102,7 @@ def _new_networks(rows: Sequence[Any]) -> list[Event]:
 
 
 async def meant(database: Database, uses: Sequence[Use]) -> Sequence[Use]:
-    """Those of tokens that are there and meant for the service. Raises StoreError."""
+    """Those of bound tokens that are there and meant for the service. Raises StoreError."""
     if not uses:
         return ()
     async with database.connection() as connection:
