@@ -10,8 +10,7 @@ import typer
 from watchword_server.cli.connect import Session
 from watchword_server.cli.errors import CommandError, ExitCode
 from watchword_server.cli.options import WAIT_DEFAULT, ForceOption, NoWaitOption, ReasonOption, WaitOption, duration
-from watchword_server.cli.output import message_json
-from watchword_server.cli.propagation import call_and_wait, check_wait, is_complete, reached, tell_pending
+from watchword_server.cli.propagation import call_and_wait, check_wait, end_unless_complete, reached, waited_json
 from watchword_server.cli.show_token import show_token
 
 
@@ -49,13 +48,12 @@ def narrow(
         session, session.tokens.Narrow, request, None if no_wait else wait, "Narrowing"
     )
     if session.output.is_json:
-        session.output.json(message_json(response) | {"elapsed_seconds": round(elapsed_seconds, 6)})
+        session.output.json(waited_json(response, elapsed_seconds))
     else:
         show_token(session.output, response.token)
         far = reached(
             response, elapsed_seconds, complete="gone everywhere", pending="narrowed for good, and gone everywhere"
         )
         session.output.record([("propagation", far)])
-    if not is_complete(response) and not no_wait:
-        tell_pending(session, response)
-        raise typer.Exit(ExitCode.PENDING)
+    if not no_wait:
+        end_unless_complete(session, response)

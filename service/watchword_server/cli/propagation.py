@@ -5,18 +5,25 @@ from __future__ import annotations
 
 import time
 from datetime import timedelta
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+
+import typer
 
 from watchword_server.cli.connect import Session
 from watchword_server.cli.durations import format_duration
 from watchword_server.cli.errors import CommandError, ExitCode
+from watchword_server.cli.output import message_json
 from watchword_server.cli.waiting import in_words, seconds_text, wait_with_line, waited_for
 
 if TYPE_CHECKING:
     import grpc
     from google.protobuf.duration_pb2 import Duration
+    from google.protobuf.message import Message
 
     from watchword.v1.token_service_pb2 import Position, Propagation
+
+# What `again` of a revocation is.
+WAITS_AGAIN: Final = "; running this again waits again"
 
 
 class Told(Protocol):
@@ -78,6 +85,26 @@ def reached(response: Told, elapsed_seconds: float, *, complete: str, pending: s
     if is_complete(response):
         return f"COMPLETE: {complete} after {took}"
     return f"PENDING after {took}: {pending} within {effective_in(response)}"
+
+
+def dead(response: Told, elapsed_seconds: float, fleet: str = "") -> str:
+    """How far a revocation has come, in words. `fleet`: who that is, for one that is complete."""
+    text = reached(
+        response, elapsed_seconds, complete="dead everywhere", pending="revoked for good, and dead everywhere"
+    )
+    return f"{text}, {fleet}" if fleet and is_complete(response) else text
+
+
+def waited_json(response: Message, elapsed_seconds: float) -> dict[str, Any]:
+    """An answer that was waited for, for programs."""
+    return message_json(response) | {"elapsed_seconds": round(elapsed_seconds, 6)}
+
+
+def end_unless_complete(session: Session, response: Told, again: str = "") -> None:
+    """Tells whom the news still waits for, and ends the command with PENDING."""
+    if not is_complete(response):
+        tell_pending(session, response, again)
+        raise typer.Exit(ExitCode.PENDING)
 
 
 def tell_pending(session: Session, response: Told, again: str = "") -> None:

@@ -20,15 +20,16 @@ from watchword_server.cli.options import (
     YesOption,
     when,
 )
-from watchword_server.cli.output import instant, message_json
+from watchword_server.cli.output import instant
 from watchword_server.cli.propagation import (
-    Told,
+    WAITS_AGAIN,
     call_and_wait,
     check_wait,
+    dead,
     effective_in,
+    end_unless_complete,
     is_complete,
-    reached,
-    tell_pending,
+    waited_json,
 )
 from watchword_server.cli.revoke_preview import nothing_matched, show_preview
 from watchword_server.cli.secrets_input import read_secret
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
 
 _PROMPT: Final = "Token to revoke (not shown): "
 _COUNT_MAX: Final = 1_000
-# What `tell_pending` says of a revocation.
-AGAIN: Final = "; running this again waits again"
 
 
 def revoke(
@@ -113,9 +112,8 @@ def revoke(
     tell_successor(session, response)
     if response.revoked_count == 0:
         raise nothing_matched(_of_earlier_ones(response))
-    if not is_complete(response) and not no_wait:
-        tell_pending(session, response, AGAIN)
-        raise typer.Exit(ExitCode.PENDING)
+    if not no_wait:
+        end_unless_complete(session, response, WAITS_AGAIN)
 
 
 def _named(request: RevokeRequest, **targets: str) -> bool:
@@ -169,7 +167,7 @@ def _count(session: Session, request: RevokeRequest) -> str:
 def _show(session: Session, response: RevokeResponse, elapsed_seconds: float) -> None:
     output = session.output
     if output.is_json:
-        output.json(message_json(response) | {"elapsed_seconds": round(elapsed_seconds, 6)})
+        output.json(waited_json(response, elapsed_seconds))
         return
     if response.revoked_count == 0:
         return
@@ -181,14 +179,6 @@ def _show(session: Session, response: RevokeResponse, elapsed_seconds: float) ->
             ("propagation", dead(response, elapsed_seconds, _fleet(response))),
         ]
     )
-
-
-def dead(response: Told, elapsed_seconds: float, fleet: str = "") -> str:
-    """How far a revocation has come, in words. `fleet`: who that is, for one that is complete."""
-    text = reached(
-        response, elapsed_seconds, complete="dead everywhere", pending="revoked for good, and dead everywhere"
-    )
-    return f"{text}, {fleet}" if fleet and is_complete(response) else text
 
 
 def _fleet(response: RevokeResponse) -> str:

@@ -14,9 +14,8 @@ from watchword_server.cli.connect import Session
 from watchword_server.cli.errors import CommandError, ExitCode
 from watchword_server.cli.options import WAIT_DEFAULT, QuietOption, SecretFileOption, WaitOption, duration
 from watchword_server.cli.output import instant_and_distance
-from watchword_server.cli.propagation import call_and_wait, check_wait, is_complete, tell_pending
+from watchword_server.cli.propagation import call_and_wait, check_wait, dead, end_unless_complete
 from watchword_server.cli.retries import insisting, is_worth_another
-from watchword_server.cli.revoke import dead
 from watchword_server.cli.secret_output import secret_place
 from watchword_server.cli.show_token import ends_at, show_token, show_users
 
@@ -82,9 +81,8 @@ def rotate(
         _tell_of_the_old_one(session, response, elapsed_seconds if waits else None)
         if not token_id and not in_place:
             session.output.note("Your own calls go on with the old one until you replace it where it is kept.")
-    if waits and not is_complete(response):
-        tell_pending(session, response)
-        raise typer.Exit(ExitCode.PENDING)
+    if waits:
+        end_unless_complete(session, response)
 
 
 def _file(session: Session, token_id: str, secret_file: Path | None, in_place: bool) -> Path | None:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 from watchword.token import ParsedToken
 from watchword_server.cli.connect import Session
 from watchword_server.cli.errors import CommandError
-from watchword_server.cli.propagation import is_complete, tell_pending
-from watchword_server.cli.revoke import dead, revoked
+from watchword_server.cli.propagation import dead, is_complete, tell_pending
+from watchword_server.cli.revoke import revoked
 
 if TYPE_CHECKING:
     from watchword.v1.token_service_pb2 import RevokeResponse

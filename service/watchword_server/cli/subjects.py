@@ -22,8 +22,14 @@ from watchword_server.cli.options import (
 )
 from watchword_server.cli.output import Column, instant_and_distance, message_json
 from watchword_server.cli.pages import collect, note_more
-from watchword_server.cli.propagation import call_and_wait, check_wait, is_complete, tell_pending
-from watchword_server.cli.revoke import AGAIN, dead
+from watchword_server.cli.propagation import (
+    WAITS_AGAIN,
+    call_and_wait,
+    check_wait,
+    dead,
+    end_unless_complete,
+    waited_json,
+)
 
 SubjectArgument = Annotated[str, typer.Argument(help="As it stands in its tokens.", show_default=False)]
 
@@ -54,7 +60,7 @@ def block(
         session, session.subjects.BlockSubject, request, None if no_wait else wait, "Blocking"
     )
     if output.is_json:
-        output.json(message_json(response) | {"elapsed_seconds": round(elapsed_seconds, 6)})
+        output.json(waited_json(response, elapsed_seconds))
     else:
         output.record(
             [
@@ -64,9 +70,8 @@ def block(
                 ("propagation", dead(response, elapsed_seconds)),
             ]
         )
-    if not is_complete(response) and not no_wait:
-        tell_pending(session, response, AGAIN)
-        raise typer.Exit(ExitCode.PENDING)
+    if not no_wait:
+        end_unless_complete(session, response, WAITS_AGAIN)
 
 
 def unblock(session: Session, *, subject: SubjectArgument) -> None:
