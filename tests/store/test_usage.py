@@ -49,6 +49,17 @@ async def test_uses_are_merged_with_what_is_known(
     assert known[other][0].count == 1
 
 
+async def test_counts_that_are_made_up_take_nobody_elses_with_them(
+    database: Database, store: PostgresStore, plain: psycopg.Connection
+) -> None:
+    one, other = token(plain), token(plain)
+    for _ in range(3):
+        assert await stored(database, use(one, count=2**64), use(other)) == (2, 0)
+    known = await store.usage([one, other])
+    assert 2**52 <= known[one][0].count <= 2**53
+    assert known[other][0].count == 3
+
+
 async def test_an_older_use_takes_nothing_back(
     database: Database, store: PostgresStore, plain: psycopg.Connection
 ) -> None:

@@ -53,7 +53,9 @@ stored as (
   on conflict (token_id, service) do update
     set
       last_used_at = greatest(earlier.last_used_at, excluded.last_used_at),
-      use_count = earlier.use_count + excluded.use_count,
+      -- Up to about 2**53, so that no sum overflows: it would take with it what others' tokens were used for
+      -- (test_counts_that_are_made_up_take_nobody_elses_with_them).
+      use_count = least(earlier.use_count, 4503599627370496) + least(excluded.use_count, 4503599627370496),
       address = case
         when excluded.address = '' or (excluded.last_used_at < earlier.last_used_at and earlier.address <> '')
           then earlier.address
