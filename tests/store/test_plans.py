@@ -140,7 +140,7 @@ async def test_rotations_open_only_the_partitions_of_their_tokens(many_partition
     old, successor = _id(200), _id(1)
     now = datetime.now(UTC)
     assert len(await scanned(connection, query("lock_tokens"), ([old],))) == 1
-    given = (successor, 1, bytes(32), None, now, None, old, old, old, now, "caller", None, 0)
+    given = (successor, 1, bytes(32), None, now, None, old, old, old, now, "caller", None, 0, None)
     assert len(await scanned(connection, query("rotate"), [[value] for value in given])) == 1
     await connection.close()
 
@@ -157,7 +157,7 @@ def naming(at: int, value: object) -> list[object]:
     ("name", "arguments", "columns"),
     [
         ("revoke_candidates", naming(1, "ada"), ("subject", "owner")),
-        ("revoke_candidates", naming(2, _id(1)), ("issued_by",)),
+        ("revoke_candidates", naming(2, _id(1)), ("issued_by", "rotated_by")),
         ("revoke_candidates", naming(5, _id(1)), ("predecessor_id",)),
         ("revoke_candidates", naming(6, _id(1)), ("tied_to",)),
         ("tied_lineages", [[_id(1)]], ("tied_to",)),

@@ -91,6 +91,23 @@ async def test_grace_never_prolongs_and_none_ends_at_once(store: PostgresStore) 
     assert at_once.expires_at <= (await store.read([two])).now
 
 
+@pytest.mark.parametrize("by", ["cascade", "issuer"])
+async def test_what_a_token_rotated_of_others_goes_with_what_it_issued(store: PostgresStore, by: str) -> None:
+    """Its holder has the secrets. Otherwise whoever stole an issuer's token would keep what it rotated."""
+    thief, other = await stored(store, grants=[EVERYTHING]), await stored(store, "other")
+    own = await stored(store, "own")
+    taken = (await rotated(store, other, issuer=await read_one(store, thief))).successor.token_id
+    onward = (await rotated(store, taken)).successor.token_id
+    kept = (await rotated(store, own)).successor.token_id
+    if by == "cascade":
+        await store.revoke(revocation(token_id=thief, cascade=True))
+    else:
+        await store.revoke(revocation(issued_by=thief))
+    assert await live(store, thief, other, taken, onward, own, kept) == {other, own, kept} | (
+        set() if by == "cascade" else {thief}
+    )
+
+
 async def test_a_token_is_rotated_once(store: PostgresStore, plain: psycopg.Connection) -> None:
     token_id = await stored(store)
     first = await rotated(store, token_id, grace=timedelta())

@@ -206,6 +206,10 @@ class Asked:
             found += self.subjects.get(row["owner"], ())
             found += self.issuers.get(row["issued_by"], ())
             found += self.behind.get(row["issued_by"], ())
+            # Whoever rotates another's token gets a secret from it, as whoever issues one does
+            # (test_what_a_token_rotated_of_others_goes_with_what_it_issued).
+            found += self.issuers.get(row["rotated_by"], ())
+            found += self.behind.get(row["rotated_by"], ())
             found += self.behind.get(row["predecessor_id"], ())
             found += (share for issued_before, share in self.aged if row["created_at"] < issued_before)
         # Each once, however many ways it names it.

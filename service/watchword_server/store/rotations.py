@@ -232,6 +232,7 @@ async def _write(connection: Connection, steps: Sequence[_Step]) -> None:
         [step.rotation.actor.subject for step in steps],
         [_request_key(step.rotation) for step in steps],
         [step.rotation.attempt for step in steps],
+        [step.rotation.actor.token_id if step.rotation.as_issuer else None for step in steps],
     )
     lost = [step.lost.token_id for step in superseded if step.lost is not None]
     if lost:

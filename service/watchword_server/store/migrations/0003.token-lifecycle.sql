@@ -18,6 +18,9 @@ alter table tokens
   add column predecessor_id uuid,
   add column successor_id uuid,
   add column rotated_at timestamptz,
+  -- The token of whoever made this one by rotating somebody else's, and so knows its secret. Null: it was issued, or its
+  -- predecessor rotated itself.
+  add column rotated_by uuid,
   -- True: its end was brought forward, and no successor ends later. Null: it ends as it was made to.
   add column shortened boolean,
   -- The lineage that it dies with.
@@ -30,6 +33,8 @@ create index tokens_by_owner on tokens (owner) where owner is not null;
 create index tokens_by_tie on tokens (tied_to) where tied_to is not null;
 
 create index tokens_by_predecessor on tokens (predecessor_id) where predecessor_id is not null;
+
+create index tokens_by_rotator on tokens (rotated_by) where rotated_by is not null;
 
 -- Few rows: rotated tokens that have not ended, for those that look whether they are still in use.
 create index tokens_in_grace on tokens (expires_at) where successor_id is not null and revoked_at is null;
