@@ -611,8 +611,9 @@ class ValidateRequest(_message.Message):
     certificate_sha256: _builtins.bytes
     """SHA-256 of the client certificate of the caller being checked (RFC 8705), 32 bytes. Empty: it has none."""
     enforces_bindings: _builtins.bool
-    """The verifier compares address and certificate itself, with each call. Without this a bound token is judged by the
-    two fields above, and is inactive where they do not match.
+    """The verifier compares address and certificate itself, with each call, and reports which calls it admitted: the answer
+    is no use of a bound token. Without this one is judged by the two fields above, and is inactive where they do not
+    match.
     """
     recheck: _builtins.bool
     """The verifier looks again at a token that it has seen before, without a call: this is no use of the token."""
