@@ -207,13 +207,17 @@ def test_a_rotated_token_presented_after_its_end_is_an_alarm_once(
     assert made.secret not in log
 
 
-def test_a_rotated_token_that_calls_watchword_after_its_end_is_an_alarm(running: Watchword, admin: Party) -> None:
+@pytest.mark.parametrize("tokens", [1, 1_000])
+def test_a_rotated_token_that_calls_watchword_after_its_end_is_an_alarm(
+    running: Watchword, admin: Party, tokens: int
+) -> None:
+    """Also with a request so large that its caller is looked up first."""
     made = admin.issue(unique(), ["watchword"])
     old = Party(admin.channel, made.secret)
     old.rotate()
     move(running.dsn, made.token.token_id, "expires_at", EARLIER)
     with pytest.raises(grpc.RpcError):
-        old.who_am_i()
+        old.batch(*[made.secret] * tokens)
     (event,) = awaited(admin, token_id=made.token.token_id, action="rotated_token_presented")
     assert event.actor == "watchword"
 

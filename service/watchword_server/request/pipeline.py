@@ -189,6 +189,7 @@ def _carry_out(
             snapshot,
             required=access.scopes_always,
             evidence=lambda: evidence_of(context, proxies),
+            rotated_presented=lambda record: rotated_presented(record, address_of(context, proxies)),
         )
         async with large:
             return await proceed(data, context, bearer, attempt)
