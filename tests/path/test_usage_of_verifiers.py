@@ -3,6 +3,7 @@ verifiers use themselves."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 import psycopg
@@ -40,10 +41,13 @@ async def test_every_admission_is_counted_once_by_whoever_made_it(running: Watch
         return 0 if row is None else int(row[0])
 
     async with authority.subject(kind) as subject:
+        # Together, so that most join the question of one: the service knows of that one.
+        for verdict in await asyncio.gather(*(subject.check(token) for _ in range(HITS))):
+            assert isinstance(verdict, Active)
         for _ in range(HITS):
             assert isinstance(await subject.check(token), Active)
-        await until(lambda: count() >= HITS)
-    assert count() == HITS
+        await until(lambda: count() >= 2 * HITS)
+    assert count() == 2 * HITS
 
 
 async def test_a_watch_keeps_the_session_that_it_rests_on(running: Watchword) -> None:

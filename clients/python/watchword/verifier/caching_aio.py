@@ -119,7 +119,9 @@ class CachingVerifier(Caching):
         if self._cache is not None and (lookup := self._cache.joinable(token)) is not None:
             joined = await self._join(lookup)
             if joined is not None and self._cache.joined_may_use(lookup, joined):
-                return judge(joined.verdict, required_scopes)
+                # The authority was asked once, and knows of one use: this one is counted as from memory.
+                known = self._first_use(token, required_scopes, address)
+                return judge(joined.verdict, required_scopes) if known is None else known
         self._misses.take(caller)
         return (await self._ask(Question(token, required_scopes, address))).verdict
 
