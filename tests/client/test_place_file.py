@@ -271,6 +271,20 @@ def test_the_owner_of_the_token_owns_what_replaces_it(place: SharedTokenFile, fi
         assert (found.st_uid, found.st_gid) == (NOBODY, NOBODY)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_root_gives_away_no_file_that_was_put_in_the_locks_place(
+    place: SharedTokenFile, file: Path, tmp_path: Path
+) -> None:
+    os.chown(file, NOBODY, NOBODY)
+    roots = tmp_path / "shadow"
+    roots.write_text("root's\n")
+    os.link(roots, file.parent / LOCK)
+    with pytest.raises(PlaceError):
+        place.lock()
+    assert roots.stat().st_uid == 0
+    assert roots.read_text() == "root's\n"
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_another_users_file_is_refused_before_anything_is_rotated(file: Path) -> None:
     file.chmod(0o644)

@@ -168,6 +168,9 @@ class SharedTokenFile:
         if owner.st_uid == ours.st_uid and owner.st_gid == ours.st_gid:
             return
         if os.geteuid() == 0:
+            # Whose folder this is may have put some other file of ours here, under a second name.
+            if ours.st_nlink != 1:
+                raise PermissionError(errno.EPERM, "what lies beside it has another name")
             os.fchown(descriptor, owner.st_uid, owner.st_gid)
         elif owner.st_uid != ours.st_uid:
             raise PermissionError(errno.EPERM, "it belongs to another user")
