@@ -62,9 +62,10 @@ class UsageKeeper:
         while left > 0 and (uses := self._buffer.take(min(ROWS_AT_A_TIME, left))):
             left -= len(uses)
             await self._store(uses)
-        refused, self._refused = self._refused, []
+        refused = tuple(self._refused)
         for use in await meant(self._database, refused):
             self._alarms.bound_refused(use)
+        del self._refused[: len(refused)]
 
     async def _store(self, uses: Sequence[Use]) -> None:
         began = self._clock()

@@ -169,11 +169,26 @@ async def test_an_end_during_an_outage_is_an_end(
     assert "uses of 1 tokens are lost" in caplog.text
 
 
-async def test_refused_calls_are_an_alarm_for_tokens_that_are_real_and_meant_for_the_service(
+async def test_an_outage_loses_no_alarm(kept: Kept, plain: psycopg.Connection) -> None:
+    one = token(plain)
+    plain.execute("update tokens set allowed_networks = '{192.0.2.0/24}'")
+    kept.keeper.reported([], [use(one)])
+    plain.execute("alter table tokens rename to hidden")
+    with pytest.raises(StoreError):
+        await kept.keeper.flush()
+    plain.execute("alter table hidden rename to tokens")
+    for _ in range(2):
+        await kept.keeper.flush()
+    assert [event.token_id for event in kept.events] == [one]
+
+
+async def test_refused_calls_are_an_alarm_for_bound_tokens_that_are_real_and_meant_for_the_service(
     kept: Kept, plain: psycopg.Connection
 ) -> None:
     one, foreign = token(plain), token(plain, audiences=["billing"])
-    refused = [use(one, count=3), use(foreign), use(new_token().record.token_id)]
+    plain.execute("update tokens set allowed_networks = '{192.0.2.0/24}'")
+    free = token(plain)
+    refused = [use(one, count=3), use(foreign), use(free), use(new_token().record.token_id)]
     kept.keeper.reported([], refused * REFUSED_MAX)
     await kept.keeper.flush()
     assert [(event.action, event.token_id) for event in kept.events] == [("bound_token_refused", one)]
