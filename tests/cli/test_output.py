@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from watchword.v1.token_service_pb2 import IssueResponse, ListScopesResponse, ListTokensResponse, Scope, Token
 from watchword_server.cli.durations import format_duration, parse_duration
-from watchword_server.cli.output import instant_and_distance, json_text, message_json, printable
+from watchword_server.cli.output import Output, OutputFormat, instant_and_distance, json_text, message_json, printable
 
 
 @pytest.mark.parametrize(
@@ -100,3 +100,11 @@ def test_json_never_holds_a_control_character_and_means_the_same(value: dict[str
     assert text.replace("\n", "").isprintable()
     assert json.loads(text) == value
     assert "ü" in json_text({"k": "ü"})
+
+
+def test_neither_a_fields_name_nor_its_value_drives_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    Output(OutputFormat.TABLE).record([("metadata.\x1b]0;name\x07[link=x]a", "\x1b[2J[bold]value")])
+    assert capsys.readouterr().out.split() == [
+        "metadata.\\x1b]0;name\\x07[link=x]a",
+        "\\x1b[2J[bold]value",
+    ]

@@ -82,7 +82,8 @@ class Output:
         table.add_column(overflow="fold")
         for name, value in fields:
             if value:
-                table.add_row(name, Text(printable(value)))
+                # Both: in a name may be a key of metadata, which a server sends too.
+                table.add_row(Text(printable(name)), Text(printable(value)))
         self._rich(table)
 
     def note(self, text: str) -> None:
