@@ -197,7 +197,8 @@ Global___Acknowledge: _TypeAlias = Acknowledge  # noqa: Y015
 @_typing.final
 class UsageReport(_message.Message):
     """Which tokens the verifier admitted from memory since it last told. What it asked the service for is not in it: the
-    service counts that itself, save for bound tokens whose bindings the verifier enforces. Nothing depends on it but what is known of tokens' use, and the sliding of sessions.
+    service counts that itself, save for bound tokens whose bindings the verifier enforces. Nothing depends on it but what is
+    known of tokens' use, the sliding of sessions, and when a rotated token ends early.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
