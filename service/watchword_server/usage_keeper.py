@@ -20,6 +20,8 @@ from watchword_server.store.usage import NEW_NETWORK, meant, store_uses
 ROWS_AT_A_TIME: Final = 1_000
 REFUSED_MAX: Final = 1_000
 """How many reports of refused calls wait to be looked at. More is no more news."""
+REFUSED_PER_SERVICE_MAX: Final = 250
+"""Of them by one service: what it makes up must not keep others from being heard."""
 LAST_FLUSH_SECONDS_MAX: Final = 3.0
 _log = logging.getLogger("watchword")
 
@@ -54,7 +56,9 @@ class UsageKeeper:
     def reported(self, admitted: Sequence[Use], refused: Sequence[Use]) -> None:
         """What a verifier admitted from memory since it last told, and which calls it refused."""
         self._buffer.add(admitted)
-        self._refused += refused[: REFUSED_MAX - len(self._refused)]
+        if refused:
+            own = sum(use.service == refused[0].service for use in self._refused)
+            self._refused += refused[: min(REFUSED_MAX - len(self._refused), REFUSED_PER_SERVICE_MAX - own)]
 
     async def flush(self) -> None:
         """Stores what is there by now. Raises StoreError, and keeps the rest, when the database cannot take it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from dataclasses import replace
 from datetime import timedelta
 
 import psycopg
@@ -193,3 +194,16 @@ async def test_refused_calls_are_an_alarm_for_bound_tokens_that_are_real_and_mea
     await kept.keeper.flush()
     assert [(event.action, event.token_id) for event in kept.events] == [("bound_token_refused", one)]
     assert stored(plain) == (0, 0)
+
+
+async def test_refusals_that_one_service_makes_up_keep_no_other_from_being_heard(
+    kept: Kept, plain: psycopg.Connection
+) -> None:
+    one = token(plain)
+    plain.execute("update tokens set allowed_networks = '{192.0.2.0/24}'")
+    made_up = [replace(use(new_token().record.token_id), service="billing")] * REFUSED_MAX
+    for _ in range(2):
+        kept.keeper.reported([], made_up)
+    kept.keeper.reported([], [use(one)])
+    await kept.keeper.flush()
+    assert [(event.action, event.token_id) for event in kept.events] == [("bound_token_refused", one)]
