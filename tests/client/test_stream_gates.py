@@ -254,6 +254,29 @@ async def test_a_flush_does_not_end_streams_whose_token_is_still_good(kind: str)
 
 
 @pytest.mark.parametrize("kind", ["aio", "sync"])
+async def test_a_stream_that_cannot_be_ended_keeps_no_other_from_its_end(kind: str) -> None:
+    rig = Rig(kind)
+    tokens = rig.issue("echo.use"), rig.issue("echo.use")
+    failing, shut = threading.Event(), threading.Event()
+
+    def fail(verdict: Any) -> None:
+        failing.set()
+        raise RuntimeError("cannot schedule new futures after shutdown")
+
+    async with rig.attached() as subject:
+        streams = [
+            subject.verifier.open_stream(token, (), one)
+            for token, one in zip(tokens, (fail, lambda verdict: shut.set()), strict=True)
+        ]
+        for token, event in zip(tokens, (failing, shut), strict=True):
+            await subject.check(token)
+            await rig.revoke(token)
+            await until(event.is_set)
+        for stream in streams:
+            stream.close()
+
+
+@pytest.mark.parametrize("kind", ["aio", "sync"])
 async def test_unary_calls_open_no_gate(kind: str) -> None:
     rig = Rig(kind)
     token = rig.issue("echo.use")

@@ -191,8 +191,7 @@ class CachingVerifier(Caching):
             verdict = self._look_again(stream)
             if verdict is None:
                 verdict = (await self._ask(stream.question)).verdict
-        except VerifierUnavailableError:
+            stream.judged(verdict)
+        except Exception:  # that it cannot be judged now, or whatever ending it raised: the others are looked after
             # No reason to end a stream that says nothing: its next message is judged anyway.
             self._recheck(stream)
-        else:
-            stream.judged(verdict)
