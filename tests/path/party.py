@@ -154,6 +154,7 @@ class Party:
         client_ip: str = "",
         certificate_sha256: bytes = b"",
         enforces_bindings: bool = False,
+        reports_uses: bool = False,
     ) -> pb.ValidateResponse:
         """Validate."""
         request = pb.ValidateRequest(
@@ -162,6 +163,7 @@ class Party:
             client_ip=client_ip,
             certificate_sha256=certificate_sha256,
             enforces_bindings=enforces_bindings,
+            reports_uses=reports_uses,
         )
         return self.tokens.Validate(request, metadata=self.metadata, timeout=CALL_SECONDS_MAX)
 

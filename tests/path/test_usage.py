@@ -344,7 +344,7 @@ def test_a_stolen_bound_session_is_not_kept_alive_by_calls_that_are_refused(flee
     move(fleet.dsn, token_id, "idle_expires_at", timedelta(seconds=60))
     left = _idle_left(admin, token_id)
     for address in ("198.51.100.1", "192.0.2.1", ""):
-        answer = admin.validate(made.secret, client_ip=address, enforces_bindings=True)
+        answer = admin.validate(made.secret, client_ip=address, enforces_bindings=True, reports_uses=True)
         assert answer.WhichOneof("verdict") == "active"
     # One that leaves the comparing to the service is told the outcome of it, and that is a use.
     assert admin.validate(control.secret, client_ip="192.0.2.1").WhichOneof("verdict") == "active"
@@ -354,6 +354,27 @@ def test_a_stolen_bound_session_is_not_kept_alive_by_calls_that_are_refused(flee
     with attached(admin, lease_seconds=60) as watcher:
         watcher.send(report(use(token_id, address="192.0.2.1")))
         until(lambda: _idle_left(admin, token_id) > left)
+
+
+def test_a_bound_session_lives_by_a_verifier_that_asks_for_each_call_and_reports_nothing(fleet: Fleet) -> None:
+    """Its answers are uses, unless the call came from elsewhere."""
+    admin = fleet.admins[0]
+    inside, outside = (
+        admin.make(
+            kind=pb.TOKEN_KIND_SESSION,
+            idle_timeout=Duration(seconds=600),
+            ttl=Duration(seconds=36_000),
+            allowed_networks=["192.0.2.0/24"],
+        )
+        for _ in range(2)
+    )
+    for made in (inside, outside):
+        move(fleet.dsn, made.token.token_id, "idle_expires_at", timedelta(seconds=60))
+    left = _idle_left(admin, outside.token.token_id)
+    assert admin.validate(outside.secret, client_ip="198.51.100.1", enforces_bindings=True).HasField("active")
+    assert admin.validate(inside.secret, client_ip="192.0.2.1", enforces_bindings=True).HasField("active")
+    until(lambda: _idle_left(admin, inside.token.token_id) > left)
+    assert _idle_left(admin, outside.token.token_id) == left
 
 
 def test_uses_at_both_servers_add_up(fleet: Fleet) -> None:

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from watchword.network import Networks
 from watchword.scope import is_scope
 from watchword.token import ParsedToken
 from watchword.v1 import token_service_pb2 as pb
@@ -128,17 +129,25 @@ class TokenService:
         self._count_verdict(reason)
         fill_verdict(response, verdict, token, snapshot, of_one_call=evidence is not None)
         if reason is Reason.ACTIVE:
-            # Whether a call is admitted that has to match bindings, only who compares them knows, and reports. Else
-            # whoever stole a bound session would keep it from ending by calls that are refused
-            # (test_a_stolen_bound_session_is_not_kept_alive_by_calls_that_are_refused).
-            if not request.recheck and not is_enforced:
-                assert record is not None
+            assert record is not None
+            if not request.recheck and not (is_enforced and _is_for_its_verifier_to_tell(request, record)):
                 self._count_use(record, verifier, request.client_ip, required)
             return False
         if reason is Reason.ROTATED and record is not None:
             # The secret was right. (Without a record it could not be looked at.)
             self._rotated_presented(record, verifier, request.client_ip)
         return reason is not Reason.SCOPE_MISSING
+
+
+def _is_for_its_verifier_to_tell(request: pb.ValidateRequest, record: TokenRecord) -> bool:
+    """Whether a call was admitted that has to match bindings, only who compares them knows. Those that remember report
+    it; otherwise whoever stole a bound session would keep it from ending by calls that are refused
+    (test_a_stolen_bound_session_is_not_kept_alive_by_calls_that_are_refused). Those that do not report ask about each
+    call, and one from elsewhere is no use."""
+    if request.reports_uses:
+        return True
+    networks = record.allowed_networks
+    return bool(networks and request.client_ip) and not Networks(networks).hold(request.client_ip)
 
 
 def _check_required(lists: Sequence[Sequence[str]]) -> None:

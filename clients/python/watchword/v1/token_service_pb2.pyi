@@ -602,6 +602,7 @@ class ValidateRequest(_message.Message):
     CERTIFICATE_SHA256_FIELD_NUMBER: _builtins.int
     ENFORCES_BINDINGS_FIELD_NUMBER: _builtins.int
     RECHECK_FIELD_NUMBER: _builtins.int
+    REPORTS_USES_FIELD_NUMBER: _builtins.int
     token: _builtins.str
     """The bearer token as received, without the scheme."""
     client_ip: _builtins.str
@@ -617,6 +618,10 @@ class ValidateRequest(_message.Message):
     """
     recheck: _builtins.bool
     """The verifier looks again at a token that it has seen before, without a call: this is no use of the token."""
+    reports_uses: _builtins.bool
+    """With `enforces_bindings`: the verifier reports itself which calls with bound tokens it admitted. Without this an answer
+    counts as a use, save where `client_ip` is given and lies in none of the token's networks.
+    """
     @_builtins.property
     def required_scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Scopes the call needs, all of them. None has a wildcard."""
@@ -630,10 +635,11 @@ class ValidateRequest(_message.Message):
         certificate_sha256: _builtins.bytes = ...,
         enforces_bindings: _builtins.bool = ...,
         recheck: _builtins.bool = ...,
+        reports_uses: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_sha256", b"certificate_sha256", "client_ip", b"client_ip", "enforces_bindings", b"enforces_bindings", "recheck", b"recheck", "required_scopes", b"required_scopes", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_sha256", b"certificate_sha256", "client_ip", b"client_ip", "enforces_bindings", b"enforces_bindings", "recheck", b"recheck", "reports_uses", b"reports_uses", "required_scopes", b"required_scopes", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -138,6 +138,12 @@ class Caching:
             token_id = bound.verdict.identity.token_id
             self._cache.uses.count_bound(token_id, required_scopes, address, is_admitted=is_admitted)
 
+    def _question(self, token: str, required_scopes: tuple[str, ...], address: str) -> Question:
+        """For a call that needs `required_scopes`."""
+        cache = self._cache
+        counts = cache is not None and cache.uses.is_counting
+        return Question(token, required_scopes, address, reports_uses=counts)
+
     def _first_use(self, token: str, required_scopes: tuple[str, ...], address: str) -> Verdict | None:
         """As check_now, and also where a use has to be noted with the caller's address."""
         cache = self._cache

@@ -126,7 +126,7 @@ class CachingVerifier(Caching):
                 known = self._first_use(token, required_scopes, address)
                 return judge(joined.verdict, required_scopes) if known is None else known
         self._misses.take(caller)
-        return self._ask(Question(token, required_scopes, address)).verdict
+        return self._ask(self._question(token, required_scopes, address)).verdict
 
     def _ask(self, question: Question) -> Answer:
         """A lookup of one's own. Its answer may be used once, whatever has changed since it was read."""

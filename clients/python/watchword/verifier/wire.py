@@ -31,6 +31,8 @@ class Question:
     """Where the call comes from; empty if that is not known."""
     is_recheck: bool = False
     """There is no call: the token of an open stream is looked at again."""
+    reports_uses: bool = False
+    """Who asks tells the authority on a Watch which calls with bound tokens it admitted."""
 
 
 def batch_request(questions: Iterable[Question]) -> pb.BatchValidateRequest:
@@ -44,6 +46,7 @@ def batch_request(questions: Iterable[Question]) -> pb.BatchValidateRequest:
                 # Whoever takes these answers sees a Bound where there is something to compare.
                 enforces_bindings=True,
                 recheck=question.is_recheck,
+                reports_uses=question.reports_uses,
             )
             for question in questions
         ]
