@@ -90,7 +90,7 @@ class Settings(BaseModel):
     watches_per_caller_max: int = Field(default=200, ge=1, le=100_000)
     issues_per_second: int = Field(default=500, ge=0, le=1_000_000)
     """Issue and Rotate together, for each calling subject; twice as many at once. 0: no limit."""
-    failed_validations_per_second: int = Field(default=1000, ge=0, le=1_000_000)
+    failed_validations_per_second: int = Field(default=5000, ge=0, le=1_000_000)
     """Answers `inactive`, for each verifier; twice as many at once. 0: no limit."""
     usage_interval_seconds: float = Field(default=60.0, ge=0.05, le=3600, allow_inf_nan=False)
     """How often verifiers tell which tokens they admitted, and how often what is known of tokens' use is stored."""
