@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -287,17 +289,19 @@ def test_root_gives_away_no_file_that_was_put_in_the_locks_place(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_another_users_file_is_refused_before_anything_is_rotated(file: Path) -> None:
-    file.chmod(0o644)
-    for folder in (file.parent, *file.parent.parents[:2]):
-        folder.chmod(0o777)
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            os.setuid(NOBODY)
-            SharedTokenFile(file).lock()
-        except PlaceError as error:
-            code = 0 if "it belongs to another user" in str(error) else 2
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    # Not in pytest's own folder, which keeps other users out.
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        anybodys = Path(shutil.copy(file, folder))
+        anybodys.chmod(0o644)
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                os.setuid(NOBODY)
+                SharedTokenFile(anybodys).lock()
+            except PlaceError as error:
+                code = 0 if "it belongs to another user" in str(error) else 2
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

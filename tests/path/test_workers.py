@@ -201,7 +201,7 @@ def test_each_worker_is_a_replica_and_a_dead_one_is_waited_for_no_longer_than_it
         workers(running.server)["1"].kill()
         running.server.wait_for_log(ENDED)
         running.server.environment["WATCHWORD_TOKEN"] = running.admin_token
-        ended = running.server.run("revoke", "--subject", "admin", "--yes", "--wait", "30s", "-o", "json")
+        ended = running.server.run("revoke", "--subject", "admin", "--yes", "--force", "--wait", "30s", "-o", "json")
         assert ended.returncode == 0, ended.stderr
         assert json.loads(ended.stdout)["propagation"] == "PROPAGATION_COMPLETE"
 

@@ -10,6 +10,8 @@ where
   tokens.successor_id is not null
   and tokens.revoked_at is null
   and tokens.expires_at > now()
+  -- Once more when it has been locked: another server may have ended it after this transaction began.
+  and tokens.expires_at > clock_timestamp()
   and (tokens.idle_expires_at is null or tokens.idle_expires_at > now())
   and tokens.rotated_at <= now() - make_interval(secs => $1::double precision)
   and coalesce(
