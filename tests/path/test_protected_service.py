@@ -111,7 +111,9 @@ async def test_a_stream_outlives_the_rotation_of_its_token_and_not_its_grace(
                 assert await asyncio.to_thread(next, call) == b"alice"
             assert await outcome(port, "Unary", successor.secret) == ADMITTED
             # What is left of its life goes as any token does.
-            admin.revoke(token_id=token.token.token_id)
+            # Not on the loop, which the verifier runs on: the revocation waits for it.
+            reached = await asyncio.to_thread(admin.revoke, token_id=token.token.token_id)
+            assert reached.propagation == pb.PROPAGATION_COMPLETE
             with pytest.raises(grpc.RpcError) as caught:
                 await asyncio.to_thread(next, call)
             requests.put(None)
