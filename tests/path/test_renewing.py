@@ -26,7 +26,7 @@ from watchword.aio import RenewingToken
 from watchword.v1 import audit_service_pb2
 from watchword.v1 import token_service_pb2 as pb
 
-CLIENTS, ROTATIONS = 50, 150
+CLIENTS, ROTATIONS = 50, 75
 ROTATIONS_SECONDS_MAX = 240.0
 
 
