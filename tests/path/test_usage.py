@@ -293,8 +293,9 @@ def fleet(postgres: Databases) -> Iterator[Fleet]:
         yield made
 
 
-def _session(admin: Party) -> pb.IssueResponse:
-    return admin.make(kind=pb.TOKEN_KIND_SESSION, idle_timeout=Duration(seconds=600), ttl=Duration(seconds=36_000))
+def _session(admin: Party, *networks: str) -> pb.IssueResponse:
+    idle_timeout, ttl = Duration(seconds=600), Duration(seconds=36_000)
+    return admin.make(kind=pb.TOKEN_KIND_SESSION, idle_timeout=idle_timeout, ttl=ttl, allowed_networks=networks)
 
 
 def _idle_left(admin: Party, token_id: str) -> timedelta:
@@ -331,15 +332,7 @@ def test_a_session_that_ended_is_ended_whatever_is_reported(fleet: Fleet) -> Non
 def test_a_stolen_bound_session_is_not_kept_alive_by_calls_that_are_refused(fleet: Fleet) -> None:
     """Whether a call matched, only its verifier knows, which reports it: an answer alone is no use."""
     admin = fleet.admins[0]
-    made, control = (
-        admin.make(
-            kind=pb.TOKEN_KIND_SESSION,
-            idle_timeout=Duration(seconds=600),
-            ttl=Duration(seconds=36_000),
-            allowed_networks=["192.0.2.0/24"],
-        )
-        for _ in range(2)
-    )
+    made, control = (_session(admin, "192.0.2.0/24") for _ in range(2))
     token_id = made.token.token_id
     move(fleet.dsn, token_id, "idle_expires_at", timedelta(seconds=60))
     left = _idle_left(admin, token_id)
@@ -359,15 +352,7 @@ def test_a_stolen_bound_session_is_not_kept_alive_by_calls_that_are_refused(flee
 def test_a_bound_session_lives_by_a_verifier_that_asks_for_each_call_and_reports_nothing(fleet: Fleet) -> None:
     """Its answers are uses, unless the call came from elsewhere."""
     admin = fleet.admins[0]
-    inside, outside = (
-        admin.make(
-            kind=pb.TOKEN_KIND_SESSION,
-            idle_timeout=Duration(seconds=600),
-            ttl=Duration(seconds=36_000),
-            allowed_networks=["192.0.2.0/24"],
-        )
-        for _ in range(2)
-    )
+    inside, outside = (_session(admin, "192.0.2.0/24") for _ in range(2))
     for made in (inside, outside):
         move(fleet.dsn, made.token.token_id, "idle_expires_at", timedelta(seconds=60))
     left = _idle_left(admin, outside.token.token_id)
