@@ -119,9 +119,9 @@ deploy-check: $(STAMP) ## shell scripts, container file, manifests and alert rul
 	@$(BIN)/kubernetes-validate --strict --quiet $(filter-out %/kustomization.yaml,$(wildcard deploy/kubernetes/*.yaml))
 	@echo "shellcheck, hadolint, yamllint, kubernetes-validate: no findings"
 
-# Whole files to a worker: the tests of a file may share what is dear to set up. Much of a test's time is waiting for other
-# processes, so two workers suit two cores that those processes share.
-TEST_WORKERS ?= 2
+# Whole files to a worker: the tests of a file may share what is dear to set up. Much of a test's time is waiting, so two cores
+# keep three workers and the processes that they start.
+TEST_WORKERS ?= 3
 
 test: $(STAMP) ## the whole test suite (PYTEST_ARGS=... narrows it)
 	$(call heading,test)
