@@ -6,6 +6,7 @@ import re
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import NoReturn
 
 import grpc
 import psycopg
@@ -38,6 +39,12 @@ def _issue_until_refused(running: Watchword, subject: str, begun: threading.Barr
             if waits:
                 begun.wait(20)
                 waits = False
+
+
+def _validate_until_refused(party: Party, token: str) -> NoReturn:
+    """Streams end before calls are refused, so the first few may still be answered."""
+    while True:
+        party.validate(token)
 
 
 @TRANSPORTS
@@ -80,10 +87,8 @@ def test_a_call_under_way_is_finished_and_new_ones_are_refused(dsn: str, transpo
             assert [one.status for one in watch] == [health_pb2.HealthCheckResponse.NOT_SERVING]
             with grpc.insecure_channel(running.address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
                 late = Party(channel, running.admin_token)
-                # Streams end before calls are refused, so the first few may still be answered.
                 with pytest.raises(grpc.RpcError) as refusal:
-                    while late.validate(running.admin_token):
-                        pass
+                    _validate_until_refused(late, running.admin_token)
                 assert refusal_of(refusal.value).code is grpc.StatusCode.UNAVAILABLE
             assert not held.done()
         assert held.result(timeout=20).revoked_count == 1
