@@ -105,9 +105,12 @@ def measure(stage: Stage) -> list[Figure]:
 
 
 def _side(stack: ExitStack, plan: Plan, count: int) -> Side:
-    authority = stack.enter_context(serving(stack.enter_context(data_folder()), "native"))
-    population = populate(authority, verifiers=1, tokens_each=1)
-    return Side(authority, population, grow(authority, count, plan.presentable, holder_of(population)))
+    folder = stack.enter_context(data_folder())
+    with serving(folder, "native") as authority:
+        population = populate(authority, verifiers=1, tokens_each=1)
+        grown = grow(authority, count, plan.presentable, holder_of(population))
+    # Anew: PostgreSQL is given memory for what it holds when it starts.
+    return Side(stack.enter_context(serving(folder, "native")), population, grown)
 
 
 def _bytes(side: Side, plan: Plan) -> Figure:

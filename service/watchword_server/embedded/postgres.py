@@ -26,6 +26,7 @@ from watchword_server.embedded.account import AccountError, let_through, refuse_
 from watchword_server.embedded.keeper import spawn_keeper
 from watchword_server.embedded.presence import Presence
 from watchword_server.embedded.programs import EmbeddedPostgresError, Programs, log_tail
+from watchword_server.embedded.sizing import data_bytes, memory_bytes, shared_buffers_mb
 from watchword_server.transport.listener import UNIX_PATH_BYTES_MAX
 
 DATABASE: Final = "watchword"
@@ -212,7 +213,11 @@ class EmbeddedPostgres:
     def _ensure_running(self, programs: Programs) -> None:
         if self._running() is None:
             self._remove_stale_pid_file()
-            settings = {**_SERVER_SETTINGS, "unix_socket_directories": str(self.folder)}
+            settings = {
+                **_SERVER_SETTINGS,
+                "unix_socket_directories": str(self.folder),
+                "shared_buffers": f"{shared_buffers_mb(data_bytes(self.folder), memory_bytes())}MB",
+            }
             options = " ".join(f"-c {shlex.quote(f'{name}={value}')}" for name, value in settings.items())
             log = str(self.folder / "startup.log")
             try:

@@ -111,6 +111,20 @@ def test_it_listens_nowhere_but_on_a_socket_that_only_its_owner_can_reach(data_d
         assert data_dir.stat().st_mode & 0o066 == 0
 
 
+def test_it_is_given_memory_for_what_it_holds_when_it_starts(data_dir: Path) -> None:
+    def shared_buffers() -> str:
+        with EmbeddedPostgres(data_dir) as postgres, psycopg.connect(postgres.dsn) as connection:
+            return str(connection.execute("show shared_buffers").fetchall()[0][0])
+
+    assert shared_buffers() == "128MB"
+    # A file as a table of that size would have, without the disk that it would take.
+    with (data_dir / "postgres" / "base" / "1" / "999999").open("wb") as large:
+        large.truncate(200 << 20)
+    found = shared_buffers()
+    assert found.endswith("MB")
+    assert 300 <= int(found.removesuffix("MB")) < 400
+
+
 def test_data_survives_a_stop_and_a_start(data_dir: Path) -> None:
     with EmbeddedPostgres(data_dir) as postgres, psycopg.connect(postgres.dsn) as connection:
         connection.execute("create table kept (value int)")
