@@ -116,18 +116,21 @@ def expect_refusal(error: grpc.RpcError, code: grpc.StatusCode, reason: str, wha
     expect((error.code(), info and info.reason), (code, reason), what)
 
 
-async def one_message() -> AsyncIterator[bytes]:
-    """And then silence. A grpc.aio client that is writing when its call is refused reports INTERNAL, whatever it was
-    told."""
+async def one_message(ended: asyncio.Event) -> AsyncIterator[bytes]:
+    """And then silence until the call has ended. A grpc.aio client that is writing when its call is refused reports
+    INTERNAL, whatever it was told; and it never ends the task that reads requests which nobody ends."""
     yield MESSAGES[0]
-    await asyncio.Event().wait()
+    await ended.wait()
 
 
 async def aio_call(channel: grpc.aio.Channel, kind: str, *, refused: bool = False) -> Any:
-    call = getattr(channel, kind)(f"/{SERVICE}/{kind}")
-    requests = one_message() if refused else iter(MESSAGES)
+    call, ended = getattr(channel, kind)(f"/{SERVICE}/{kind}"), asyncio.Event()
+    requests = one_message(ended) if refused else iter(MESSAGES)
     answer = call(requests if kind.startswith("stream") else MESSAGES[0], timeout=SECONDS_MAX)
-    return [one async for one in answer] if kind.endswith("stream") else await answer
+    try:
+        return [one async for one in answer] if kind.endswith("stream") else await answer
+    finally:
+        ended.set()
 
 
 def sync_call(channel: grpc.Channel, kind: str) -> Any:
