@@ -263,7 +263,7 @@ async def test_upgraded_database_has_room_for_the_use_of_every_token(
                 lower, upper = one.lower_bound, one.upper_bound
                 plain.execute("select ensure_partition('tokens', %s, %s, %s)", [one.name, lower, upper])
                 plain.execute(ROWS.encode(), [[lower, UUID(int=upper.int - 1)]])
-            assert len(migrate.upgrade(dsn)) == 1
+            assert len(migrate.upgrade(dsn)) == 2
             database = await Database.open(dsn, pool_size_max=1)
             made = await ensure_partitions(database, ttl_max=TTL_MAX, days=DAYS)
             assert await ensure_partitions(database, ttl_max=TTL_MAX, days=DAYS) == []

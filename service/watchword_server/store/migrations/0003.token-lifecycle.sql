@@ -1,4 +1,5 @@
--- What a token's life needs: rotation and lineage, sessions, owners, where it may be used from, and who used it.
+-- What a token's life needs: rotation and lineage, sessions, owners, where it may be used from, and who used it. It has
+-- the tables for itself, and so reads no rows: whatever has to is in 0004.
 
 -- Null stands for what most tokens have, and takes no room.
 alter table tokens
@@ -27,17 +28,6 @@ alter table tokens
   add column tied_to uuid,
   -- How the digest was made; null: HMAC-SHA-256.
   add column digest_scheme smallint;
-
-create index tokens_by_owner on tokens (owner) where owner is not null;
-
-create index tokens_by_tie on tokens (tied_to) where tied_to is not null;
-
-create index tokens_by_predecessor on tokens (predecessor_id) where predecessor_id is not null;
-
-create index tokens_by_rotator on tokens (rotated_by) where rotated_by is not null;
-
--- Few rows: rotated tokens that have not ended, for those that look whether they are still in use.
-create index tokens_in_grace on tokens (expires_at) where successor_id is not null and revoked_at is null;
 
 -- Which try of a rotation made the token.
 alter table issue_requests add column attempt bigint;
@@ -70,8 +60,6 @@ create table token_usage (
 -- Null: allowed; otherwise the reason for which it was denied.
 alter table audit_events add column outcome text;
 
-create index audit_events_denied on audit_events (id) where outcome is not null;
-
 create or replace function ensure_partition(parent text, partition text, lower_bound uuid, upper_bound uuid)
 returns boolean
 language plpgsql security definer set search_path = public, pg_temp as $$
@@ -88,9 +76,6 @@ begin
   return true;
 end
 $$;
-
--- Few rows: the latest of each lineage that was ever rotated.
-create index tokens_by_lineage on tokens (lineage_id) where lineage_id is not null and successor_id is null;
 
 -- When a lineage ends: at the end of the latest of its tokens, if that one is live, else null. Locks that token's row
 -- against being revoked or rotated. One that is being rotated is waited for, and then is the latest no more; a revoked one
@@ -153,10 +138,6 @@ end
 $$;
 
 revoke execute on function drop_partition(text, text) from public;
-
--- Says of a pepper version that no token needs it without reading the tokens. A version is in use for long, and so rows
--- that lie together have the same: some bytes for every 32 pages.
-create index tokens_by_pepper on tokens using brin (pepper_version) with (pages_per_range = 32);
 
 -- Which pepper versions a server can check tokens with, the one that it stores new ones with first; null: it is older
 -- than this column. Last, because it locks the table in which running servers renew their leases.
