@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -226,6 +228,65 @@ def test_nothing_that_a_repository_configures_is_run(repository: Path, found: Fo
     git(repository, "config", "diff.evil.textconv", str(program))
     assert found(repository, "--history") == []
     assert not (tmp_path / "was-run").exists()
+
+
+def test_a_git_that_fetches_what_is_missing_gets_nowhere(
+    repository: Path, tmp_path: Path, offline: CommandLine
+) -> None:
+    # Where a clone gets its objects from is its own configuration, and so is the program that is asked for them.
+    (repository / "d").mkdir()
+    (repository / "d" / ".gitignore").write_text("*.x\n")
+    commit(repository)
+    git(repository, "config", "uploadpack.allowFilter", "true")
+    git(tmp_path, "clone", "--quiet", "--filter=blob:none", "--no-checkout", f"file://{repository}", "clone")
+    clone, old = tmp_path / "clone", tmp_path / "old"
+    git(clone, "read-tree", "HEAD")
+    git(clone, "update-index", "--skip-worktree", "d/.gitignore")
+    (clone / "d").mkdir()
+    (clone / "d" / "untracked").write_text("x")
+    old.mkdir()
+    for path, script in (
+        (tmp_path / "program", f"touch {tmp_path}/was-run\n"),
+        # Before 2.45, and in what was mended of older ones, nothing knows that variable.
+        (old / "git", f'unset GIT_NO_LAZY_FETCH\nexec {shutil.which("git")} "$@"\n'),
+    ):
+        path.write_text(f"#!/bin/sh\n{script}")
+        path.chmod(0o755)
+    git(clone, "config", "remote.origin.uploadpack", str(tmp_path / "program"))
+    git(clone, "config", "protocol.allow", "always")
+    ended = offline("scan", "--history", str(clone), PATH=f"{old}:{os.environ['PATH']}")
+    assert ended.returncode == 78
+    assert not (tmp_path / "was-run").exists()
+
+
+def test_an_index_names_nothing_outside_the_folder(repository: Path, tmp_path: Path, found: Found) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "x").write_bytes(token().text)
+    for name in ("link", "up/outside", "up/stays"):
+        (repository / name).mkdir(parents=True)
+        (repository / name / "x").write_text("x")
+    commit(repository)
+    shutil.rmtree(repository / "link")
+    (repository / "link").symlink_to(outside)
+    index = repository / ".git" / "index"
+    content = index.read_bytes()[:-20].replace(b"up/outside/x", b"../outside/x")
+    index.write_bytes(content + hashlib.sha1(content, usedforsecurity=False).digest())
+    assert "../outside/x" in git(repository, "ls-files")
+    assert found(repository) == []
+    within = token()
+    (repository / "up" / "stays" / "x").write_bytes(within.text)
+    assert found(repository) == [("up/stays/x", 1, token_id(within))]
+
+
+def test_history_that_was_replaced_is_read_as_it_was(repository: Path, found: Found) -> None:
+    replaced, cut_off = token(), token()
+    for content in (cut_off.text, replaced.text, b"clean"):
+        (repository / "x").write_bytes(content)
+        commit(repository)
+    git(repository, "replace", "HEAD~1:x", "HEAD:x")
+    (repository / ".git" / "info" / "grafts").write_text(git(repository, "rev-parse", "HEAD~1") + "\n")
+    assert {one for _, _, one in found(repository, "--history")} == {token_id(replaced), token_id(cut_off)}
 
 
 def test_in_a_hook_the_folder_that_was_named_counts(repository: Path, tmp_path: Path, found: Found) -> None:

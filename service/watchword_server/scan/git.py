@@ -23,6 +23,17 @@ _OF_A_HOOK: Final = {
 }
 # A repository's own configuration can name a program for this.
 _HARMLESS: Final = ("-c", "core.fsmonitor=false")
+_OURS: Final = {
+    "GIT_NO_LAZY_FETCH": "1",
+    # For a git that is older than that: to fetch is to run what the repository's configuration names.
+    "GIT_ALLOW_PROTOCOL": "none",
+    # History as it was stored, and not as the repository says that it is to be seen.
+    "GIT_NO_REPLACE_OBJECTS": "1",
+    "GIT_GRAFT_FILE": f"{os.devnull}/none",
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_TERMINAL_PROMPT": "0",
+    "LC_ALL": "C",
+}
 # Not folders: those hold names only.
 _SEARCHED: Final = (b"blob", b"commit", b"tag")
 _NOT_A_REPOSITORY: Final = "not a git repository"
@@ -167,7 +178,7 @@ class _Content:
 
 def _environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in _OF_A_HOOK}
-    return {**kept, "GIT_NO_LAZY_FETCH": "1", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+    return kept | _OURS
 
 
 def _run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:

@@ -81,7 +81,10 @@ def _add_folder(tree: Tree, folder: str) -> None:
     if names is None:
         _walk(tree, folder)
         return
+    real: dict[str, bool] = {}
     for name in names:
+        if not _is_within(folder, name, real):
+            continue
         path = os.path.normpath(os.path.join(folder, name))
         try:
             status = os.lstat(path)
@@ -96,6 +99,23 @@ def _add_folder(tree: Tree, folder: str) -> None:
             (_add_folder if os.path.lexists(os.path.join(path, ".git")) else _walk)(tree, path)
         elif stat.S_ISREG(status.st_mode):
             tree.files.append(File(path, status.st_size, named=False))
+
+
+def _is_within(folder: str, name: str, real: dict[str, bool]) -> bool:
+    """Whether a name lies below the folder, with no link on the way: an index can name anything. `real` keeps what was
+    seen of the folders between."""
+    *between, last = name.rstrip("/").split("/")
+    if last == ".." or ".." in between:
+        return False
+    at = folder
+    for part in between:
+        at = f"{at}/{part}"
+        is_real = real.get(at)
+        if is_real is None:
+            is_real = real[at] = bool(part) and not os.path.islink(at)
+        if not is_real:
+            return False
+    return True
 
 
 def _walk(tree: Tree, folder: str) -> None:
