@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import signal
 import stat
 import subprocess
@@ -242,3 +244,18 @@ def test_export_is_what_a_restore_revokes_by(
         done = answer(server.run("db", "restored", "--audit", "-", "-o", "json", stdin=exported.stdout))
         assert done["revoked_count"] == 0
         assert done["unknown_count"] >= 1
+
+
+def test_the_way_out_for_the_last_administrator_is_one(postgres: Databases) -> None:
+    """What the refusal says to do is done, and then nothing stands in the way any more."""
+    with postgres.fresh() as dsn, running_watchword(dsn) as made:
+        made.server.environment["WATCHWORD_TOKEN"] = made.admin_token
+        refused = made.server.run("revoke", "--self")
+        assert refused.returncode == 6
+        advised = re.search(r"watchword (issue .*? --subject NAME)", refused.stderr)
+        assert advised is not None, refused.stderr
+        issued = made.server.run(*shlex.split(advised[1].replace("NAME", "ada")), "--quiet")
+        assert issued.returncode == 0, issued.stderr
+        assert made.server.run("revoke", "--self").returncode == 0
+        more = shlex.split(advised[1].replace("NAME", "grace"))
+        assert own(made.server, issued.stdout.strip(), *more).returncode == 0

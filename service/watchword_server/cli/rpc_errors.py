@@ -102,9 +102,9 @@ def _token_not_live(_: Mapping[str, str]) -> str:
 
 def _last_administrator(_: Mapping[str, str]) -> str:
     return (
-        "Make another administrator first: watchword issue --audience watchword --scope "
-        "'watchword.*' --subject NAME. If it has to end now, because it leaked: the same command with --force, and "
-        "then `watchword bootstrap` on the server's machine."
+        "Make another administrator first: watchword issue --audience watchword --scope 'watchword.*' "
+        "--grant 'scopes=*,watchword.*,subjects=*,audiences=*,watchword' --subject NAME. If it has to end now, because "
+        "it leaked: the same command with --force, and then `watchword bootstrap` on the server's machine."
     )
 
 
