@@ -7,12 +7,14 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import grpc
 import pytest
 
 from tests.client.echo import SECONDS_MAX
+from tests.client.subjects import until
 from watchword import VerifierUnavailableError, aio, sync
 from watchword.testing import FakeAuthority, serve
 from watchword.v1 import token_service_pb2 as pb
@@ -264,6 +266,48 @@ async def test_a_reply_that_cannot_be_understood_is_no_verdict(
     for said in (str(caught.value), repr(blocked.value), caplog.text):
         assert "canary" not in said
         assert token not in said
+
+
+@pytest.mark.parametrize("stack", ["aio", "sync"])
+async def test_what_cannot_be_judged_is_refused_alone_and_told_once(
+    authority: FakeAuthority, batches: Batches, stack: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, unjudged, good = some_tokens(authority, 3)
+
+    def reply(request: pb.BatchValidateRequest, context: Any) -> pb.BatchValidateResponse:
+        response = batches.active(request, context)
+        for asked, one in zip(request.requests, response.responses, strict=True):
+            if asked.token == unjudged:
+                one.unjudged.SetInParent()
+        return response
+
+    batches.reply = reply
+    with batches.served() as address:
+        async with aio.connect(address, token="unused") as channel:
+            verifier: Any = aio.RemoteVerifier(channel, timeout_seconds=SECONDS_MAX, calls_in_flight_max=1)
+            check = verifier.check
+            if stack == "sync":
+                blocking = sync.connect(address, token="unused")
+                verifier = sync.RemoteVerifier(blocking, timeout_seconds=SECONDS_MAX, calls_in_flight_max=1)
+                check = partial(asyncio.to_thread, verifier.check)
+            for _ in range(2):
+                lone = asyncio.ensure_future(check(first, READ))
+                await arrival(batches)
+                both = [asyncio.ensure_future(check(one, READ)) for one in (unjudged, good)]
+                await until(lambda: len(verifier._waiting) == 2)
+                batches.go_on.release()
+                await arrival(batches)
+                batches.go_on.release()
+                refused, admitted = await asyncio.gather(*both, return_exceptions=True)
+                assert isinstance(refused, VerifierUnavailableError)
+                assert refused.cause == "UNJUDGED"
+                assert subject(admitted) == good
+                assert subject(await lone) == first
+            if stack == "sync":
+                blocking.close()
+    lines = [record.getMessage() for record in caplog.records if record.name == "watchword.verifier"]
+    assert len(lines) == 1
+    assert "PEPPER_UNKNOWN" in lines[0]
 
 
 async def test_an_outage_is_logged_once_and_ends_by_itself(

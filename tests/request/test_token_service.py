@@ -51,6 +51,22 @@ async def test_a_batch_of_many_scopes_gives_way_to_others() -> None:
     assert all(one.insufficient.missing_scopes == missing for one in batch.result().responses)
 
 
+async def test_what_cannot_be_judged_costs_its_neighbours_in_a_batch_nothing() -> None:
+    stored_elsewhere = new_token(new_token_id(int((NOW + timedelta(days=1)).timestamp() * 1000)))
+    rows = {
+        TOKEN.token_id: RECORD,
+        stored_elsewhere.token_id: RECORD._replace(token_id=stored_elsewhere.token_id, pepper_version=99),
+    }
+    tokens = [TOKEN, stored_elsewhere, None, TOKEN]
+    asked = pb.BatchValidateRequest(requests=[pb.ValidateRequest()] * len(tokens))
+    snapshot = Snapshot(rows, Position(UUID(int=1), 1), NOW)
+    call = cast(Call[pb.BatchValidateRequest], Call(RECORD, asked, tokens, snapshot, lambda: "test"))
+    response = await service().batch_validate(call)
+    verdicts = [one.WhichOneof("verdict") for one in response.responses]
+    assert verdicts == ["active", "unjudged", "inactive", "active"]
+    assert response.responses[1] == pb.ValidateResponse(unjudged=pb.UnjudgedToken())
+
+
 class Heard:
     """Who was counted, and who was an alarm."""
 

@@ -13,7 +13,7 @@ from watchword.network import Networks
 from watchword.scope import is_scope
 from watchword.token import ParsedToken
 from watchword.v1 import token_service_pb2 as pb
-from watchword_server.answer.errors import FieldsInvalidError
+from watchword_server.answer.errors import FieldsInvalidError, PepperUnknownError
 from watchword_server.answer.proof import Digests, examine
 from watchword_server.request.pipeline import Call, Method
 from watchword_server.request.rates import Rates
@@ -91,10 +91,14 @@ class TokenService:
         all_required = [tuple(request.required_scopes) for request in requests]
         _check_required(all_required)
         response = pb.BatchValidateResponse()
-        add = response.responses.add
+        add: Callable[[], pb.ValidateResponse] = response.responses.add
         asked = failed = 0
         for request, token, required in zip(requests, call.tokens, all_required, strict=True):
-            failed += self._answer(add(), request, token, snapshot, verifier, required)
+            answer = add()
+            try:
+                failed += self._answer(answer, request, token, snapshot, verifier, required)
+            except PepperUnknownError:
+                answer.unjudged.SetInParent()
             if required:
                 asked += len(required)
                 if asked >= _SCOPES_AT_A_STRETCH:

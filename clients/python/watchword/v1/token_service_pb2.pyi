@@ -652,6 +652,7 @@ class ValidateResponse(_message.Message):
     ACTIVE_FIELD_NUMBER: _builtins.int
     INSUFFICIENT_FIELD_NUMBER: _builtins.int
     INACTIVE_FIELD_NUMBER: _builtins.int
+    UNJUDGED_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
     CACHEABLE_FOR_FIELD_NUMBER: _builtins.int
     @_builtins.property
@@ -660,6 +661,8 @@ class ValidateResponse(_message.Message):
     def insufficient(self) -> Global___InsufficientToken: ...
     @_builtins.property
     def inactive(self) -> Global___InactiveToken: ...
+    @_builtins.property
+    def unjudged(self) -> Global___UnjudgedToken: ...
     @_builtins.property
     def position(self) -> Global___Position:
         """Read in the same statement as the token."""
@@ -674,14 +677,15 @@ class ValidateResponse(_message.Message):
         active: Global___ActiveToken | None = ...,
         insufficient: Global___InsufficientToken | None = ...,
         inactive: Global___InactiveToken | None = ...,
+        unjudged: Global___UnjudgedToken | None = ...,
         position: Global___Position | None = ...,
         cacheable_for: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "cacheable_for", b"cacheable_for", "inactive", b"inactive", "insufficient", b"insufficient", "position", b"position", "verdict", b"verdict"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "cacheable_for", b"cacheable_for", "inactive", b"inactive", "insufficient", b"insufficient", "position", b"position", "unjudged", b"unjudged", "verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "cacheable_for", b"cacheable_for", "inactive", b"inactive", "insufficient", b"insufficient", "position", b"position", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active", b"active", "cacheable_for", b"cacheable_for", "inactive", b"inactive", "insufficient", b"insufficient", "position", b"position", "unjudged", b"unjudged", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_verdict: _TypeAlias = _typing.Literal["active", "insufficient", "inactive"]  # noqa: Y015
+    _WhichOneofReturnType_verdict: _TypeAlias = _typing.Literal["active", "insufficient", "inactive", "unjudged"]  # noqa: Y015
     _WhichOneofArgType_verdict: _TypeAlias = _typing.Literal["verdict", b"verdict"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_verdict) -> _WhichOneofReturnType_verdict | None: ...
 
@@ -827,6 +831,25 @@ class InactiveToken(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___InactiveToken: _TypeAlias = InactiveToken  # noqa: Y015
+
+@_typing.final
+class UnjudgedToken(_message.Message):
+    """Whether the token is good cannot be told by this server now. Calls with it are to be refused as UNAVAILABLE, and the
+    answer is not to be kept. Only in a BatchValidate, for its neighbours' sake; Validate fails with `PEPPER_UNKNOWN`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnjudgedToken: _TypeAlias = UnjudgedToken  # noqa: Y015
 
 @_typing.final
 class BatchValidateRequest(_message.Message):
@@ -1428,7 +1451,10 @@ class NarrowResponse(_message.Message):
     POSITION_FIELD_NUMBER: _builtins.int
     PROPAGATION_FIELD_NUMBER: _builtins.int
     EFFECTIVE_IN_FIELD_NUMBER: _builtins.int
+    LIVE_SUCCESSOR_ID_FIELD_NUMBER: _builtins.int
     propagation: Global___Propagation.ValueType
+    live_successor_id: _builtins.str
+    """The live successor of the token, if there is one. It was left alone, and holds what it held."""
     @_builtins.property
     def token(self) -> Global___Token: ...
     @_builtins.property
@@ -1442,10 +1468,11 @@ class NarrowResponse(_message.Message):
         position: Global___Position | None = ...,
         propagation: Global___Propagation.ValueType = ...,
         effective_in: _duration_pb2.Duration | None = ...,
+        live_successor_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["effective_in", b"effective_in", "position", b"position", "token", b"token"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_in", b"effective_in", "position", b"position", "propagation", b"propagation", "token", b"token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective_in", b"effective_in", "live_successor_id", b"live_successor_id", "position", b"position", "propagation", b"propagation", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -121,7 +121,8 @@ class TokenServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def BatchValidate(self, request, context):
-        """Judges up to 1,000 tokens at one instant: each answer is as Validate's, in the order asked.
+        """Judges up to 1,000 tokens at one instant: each answer is as Validate's, in the order asked. What Validate could not
+        judge is `unjudged`, and the others have their answers.
 
         Needs `watchword.validate`.
         """
@@ -183,7 +184,8 @@ class TokenServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Narrow(self, request, context):
-        """Takes rights from a token, or shortens its life: what it gives up is gone everywhere once this is COMPLETE.
+        """Takes rights from a token, or shortens its life: what it gives up is gone everywhere once this is COMPLETE. Other
+        tokens of its lineage are left alone.
 
         Needs `watchword.revoke`, and the token must lie within one of the caller's grants.
         Errors: NOT_FOUND `TOKEN_NOT_FOUND`; FAILED_PRECONDITION `TOKEN_NOT_LIVE`; INVALID_ARGUMENT names a scope that it does

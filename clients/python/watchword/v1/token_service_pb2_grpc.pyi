@@ -55,7 +55,8 @@ class TokenServiceStub:
     Needs `watchword.validate`.
     """
     BatchValidate: _grpc.UnaryUnaryMultiCallable[_token_service_pb2.BatchValidateRequest, _token_service_pb2.BatchValidateResponse]
-    """Judges up to 1,000 tokens at one instant: each answer is as Validate's, in the order asked.
+    """Judges up to 1,000 tokens at one instant: each answer is as Validate's, in the order asked. What Validate could not
+    judge is `unjudged`, and the others have their answers.
 
     Needs `watchword.validate`.
     """
@@ -93,7 +94,8 @@ class TokenServiceStub:
     RESOURCE_EXHAUSTED `RATE_LIMITED`; INVALID_ARGUMENT names each field that is wrong.
     """
     Narrow: _grpc.UnaryUnaryMultiCallable[_token_service_pb2.NarrowRequest, _token_service_pb2.NarrowResponse]
-    """Takes rights from a token, or shortens its life: what it gives up is gone everywhere once this is COMPLETE.
+    """Takes rights from a token, or shortens its life: what it gives up is gone everywhere once this is COMPLETE. Other
+    tokens of its lineage are left alone.
 
     Needs `watchword.revoke`, and the token must lie within one of the caller's grants.
     Errors: NOT_FOUND `TOKEN_NOT_FOUND`; FAILED_PRECONDITION `TOKEN_NOT_LIVE`; INVALID_ARGUMENT names a scope that it does
@@ -131,7 +133,8 @@ class TokenServiceAsyncStub(TokenServiceStub):
     Needs `watchword.validate`.
     """
     BatchValidate: _aio.UnaryUnaryMultiCallable[_token_service_pb2.BatchValidateRequest, _token_service_pb2.BatchValidateResponse]  # type: ignore[assignment]
-    """Judges up to 1,000 tokens at one instant: each answer is as Validate's, in the order asked.
+    """Judges up to 1,000 tokens at one instant: each answer is as Validate's, in the order asked. What Validate could not
+    judge is `unjudged`, and the others have their answers.
 
     Needs `watchword.validate`.
     """
@@ -169,7 +172,8 @@ class TokenServiceAsyncStub(TokenServiceStub):
     RESOURCE_EXHAUSTED `RATE_LIMITED`; INVALID_ARGUMENT names each field that is wrong.
     """
     Narrow: _aio.UnaryUnaryMultiCallable[_token_service_pb2.NarrowRequest, _token_service_pb2.NarrowResponse]  # type: ignore[assignment]
-    """Takes rights from a token, or shortens its life: what it gives up is gone everywhere once this is COMPLETE.
+    """Takes rights from a token, or shortens its life: what it gives up is gone everywhere once this is COMPLETE. Other
+    tokens of its lineage are left alone.
 
     Needs `watchword.revoke`, and the token must lie within one of the caller's grants.
     Errors: NOT_FOUND `TOKEN_NOT_FOUND`; FAILED_PRECONDITION `TOKEN_NOT_LIVE`; INVALID_ARGUMENT names a scope that it does
@@ -222,7 +226,8 @@ class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _token_service_pb2.BatchValidateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_token_service_pb2.BatchValidateResponse, _abc.Awaitable[_token_service_pb2.BatchValidateResponse]]:
-        """Judges up to 1,000 tokens at one instant: each answer is as Validate's, in the order asked.
+        """Judges up to 1,000 tokens at one instant: each answer is as Validate's, in the order asked. What Validate could not
+        judge is `unjudged`, and the others have their answers.
 
         Needs `watchword.validate`.
         """
@@ -296,7 +301,8 @@ class TokenServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _token_service_pb2.NarrowRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_token_service_pb2.NarrowResponse, _abc.Awaitable[_token_service_pb2.NarrowResponse]]:
-        """Takes rights from a token, or shortens its life: what it gives up is gone everywhere once this is COMPLETE.
+        """Takes rights from a token, or shortens its life: what it gives up is gone everywhere once this is COMPLETE. Other
+        tokens of its lineage are left alone.
 
         Needs `watchword.revoke`, and the token must lie within one of the caller's grants.
         Errors: NOT_FOUND `TOKEN_NOT_FOUND`; FAILED_PRECONDITION `TOKEN_NOT_LIVE`; INVALID_ARGUMENT names a scope that it does

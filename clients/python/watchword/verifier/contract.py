@@ -19,8 +19,8 @@ class VerifierUnavailableError(Exception):
     """The token cannot be judged now. Never means that it is good: the call is refused as UNAVAILABLE.
 
     `cause` is stable and holds no text from elsewhere: the name of a gRPC status (`UNAVAILABLE`, `DEADLINE_EXCEEDED`,
-    `UNAUTHENTICATED` when the verifier's own token is refused), `QUEUE_FULL`, `MISSES_LIMITED`, `CLOSED` or
-    `ANSWER_INVALID`.
+    `UNAUTHENTICATED` when the verifier's own token is refused), `QUEUE_FULL`, `MISSES_LIMITED`, `CLOSED`,
+    `ANSWER_INVALID` or `UNJUDGED` (this token alone).
     """
 
     def __init__(self, cause: str) -> None:

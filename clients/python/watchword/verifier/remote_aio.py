@@ -150,8 +150,17 @@ class RemoteVerifier:
         else:
             self._outage.ended()
             for ask, answer in zip(batch, answers, strict=True):
-                if not ask.answer.done():
-                    ask.answer.set_result(answer)
+                self._settle(ask, answer)
+
+    def _settle(self, ask: _Ask, answer: Answer | None) -> None:
+        if answer is None:
+            self._outage.unjudged()
+        if ask.answer.done():
+            return
+        if answer is None:
+            ask.answer.set_exception(VerifierUnavailableError("UNJUDGED"))
+        else:
+            ask.answer.set_result(answer)
 
     def _refuse(self, asks: deque[_Ask] | list[_Ask], error: VerifierUnavailableError) -> None:
         self._outage.seen(error.cause)

@@ -152,7 +152,11 @@ class RemoteVerifier:
         else:
             self._outage.ended()
             for ask, answer in zip(batch, answers, strict=True):
-                ask.answer.set_result(answer)
+                if answer is None:
+                    self._outage.unjudged()
+                    ask.answer.set_exception(VerifierUnavailableError("UNJUDGED"))
+                else:
+                    ask.answer.set_result(answer)
         self._send(self._after_a_call())
 
     def _after_a_call(self) -> list[_Ask]:

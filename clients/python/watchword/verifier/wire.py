@@ -53,9 +53,9 @@ def batch_request(questions: Iterable[Question]) -> pb.BatchValidateRequest:
     )
 
 
-def batch_answers(response: pb.BatchValidateResponse, expected_count: int) -> Sequence[Answer]:
-    """One answer per ask, in order. Raises VerifierUnavailableError if the reply cannot be matched or understood:
-    shifted by one, it would hand one caller's verdict to another.
+def batch_answers(response: pb.BatchValidateResponse, expected_count: int) -> Sequence[Answer | None]:
+    """One answer per ask, in order; None: the authority cannot judge that token now. Raises VerifierUnavailableError if
+    the reply cannot be matched or understood: shifted by one, it would hand one caller's verdict to another.
     """
     if len(response.responses) != expected_count:
         raise VerifierUnavailableError("ANSWER_INVALID")
@@ -78,7 +78,7 @@ def is_too_large(error: grpc.RpcError) -> bool:
     return unavailable(error).cause == "RESOURCE_EXHAUSTED" and "larger than max" in (details or "")
 
 
-def _answer(response: pb.ValidateResponse) -> Answer:
+def _answer(response: pb.ValidateResponse) -> Answer | None:
     verdict: Verdict
     remaining_seconds = 0.0
     which = response.WhichOneof("verdict")
@@ -91,6 +91,8 @@ def _answer(response: pb.ValidateResponse) -> Answer:
         remaining_seconds = _seconds(token.remaining)
     elif which == "inactive":
         verdict = Inactive()
+    elif which == "unjudged":
+        return None
     else:
         raise VerifierUnavailableError("ANSWER_INVALID")
     return Answer(
