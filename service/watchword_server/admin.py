@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
 from watchword_server.answer.issue import IssueOrder, Issuing
-from watchword_server.parts import opened
+from watchword_server.data_folder import ADMIN_TOKEN_FILE
+from watchword_server.parts import Parts, opened
+from watchword_server.private_file import replace_private_file
 from watchword_server.rules.tokens import ADMINISTRATOR_SCOPE, WATCHWORD, Grant, TokenRecord
 from watchword_server.settings import Settings
 from watchword_server.store.administrators import last_administrator_ends_at
@@ -21,6 +24,8 @@ _EVERYTHING: Final = Grant(scopes=("*", ADMINISTRATOR_SCOPE), subjects=("*",), a
 _ACTOR: Final = Actor("bootstrap", None, "local")
 # Two that start at once take turns, so that one administrator is made and not two.
 _LOCK_KEY: Final = int.from_bytes(hashlib.sha256(b"watchword: bootstrap").digest()[:8], "big", signed=True)
+
+_log = logging.getLogger("watchword")
 
 
 class AdministratorExistsError(Exception):
@@ -52,6 +57,19 @@ async def make_administrator(database: Database, issuing: Issuing, *, ttl: timed
         )
         issued = await issuing.issue_unasked(order, now, _ACTOR)
     return BootstrapResult(issued.token.text.decode("ascii"), issued.record)
+
+
+async def first_administrator(parts: Parts) -> None:
+    """The embedded database's owner is whoever owns its folder: they get an administrator if there is none."""
+    path = parts.settings.data_dir / ADMIN_TOKEN_FILE
+    ttl = timedelta(seconds=parts.settings.default_ttl_seconds)
+    with replace_private_file(path) as write:
+        try:
+            made = await make_administrator(parts.database, parts.issuing, ttl=ttl)
+        except AdministratorExistsError:
+            return
+        write(made.secret + "\n")
+    _log.info("made an administrator, until %s; its token is in %s", f"{made.token.expires_at:%Y-%m-%d}", path)
 
 
 async def bootstrap(settings: Settings) -> BootstrapResult:

@@ -34,7 +34,9 @@ _log = logging.getLogger("watchword")
 
 
 @asynccontextmanager
-async def background(parts: Parts, own: ReplicaParts, metrics: Metrics, health: HealthService) -> AsyncIterator[None]:
+async def background(
+    parts: Parts, replica: ReplicaParts, metrics: Metrics, health: HealthService
+) -> AsyncIterator[None]:
     """Runs all of it while the block runs. The first probe is over, and health says what it found, when it begins."""
     revivals: set[asyncio.Task[None]] = set()
 
@@ -79,7 +81,7 @@ async def background(parts: Parts, own: ReplicaParts, metrics: Metrics, health: 
     health.set_serving(await probe())
     tasks = [
         asyncio.create_task(health.keep_current(probe, interval_seconds=_PROBE_SECONDS)),
-        asyncio.create_task(_every(_PROBE_SECONDS, own.measure)),
+        asyncio.create_task(_every(_PROBE_SECONDS, replica.measure)),
         asyncio.create_task(_every(_HOUSEKEEPING_SECONDS, house)),
         asyncio.create_task(_every(_FORGETTING_SECONDS, forgetting)),
         asyncio.create_task(_every(_SILENCE_CHECK_SECONDS, silent_rotations)),

@@ -83,7 +83,7 @@ def replica_parts(settings: Settings, store: Store, fleet: Fleet, clock: Clock, 
 
 
 def verifier_service(
-    own: ReplicaParts,
+    replica: ReplicaParts,
     settings: Settings,
     surroundings: Surroundings,
     clock: Clock,
@@ -92,13 +92,13 @@ def verifier_service(
 ) -> VerifierService:
     """The service that verifiers attach to. `reported` is told what they admitted from memory and what they refused."""
     standings = Standings(surroundings, ACCESS[PATH])
-    own.member.heard = standings.heard
+    replica.member.heard = standings.heard
 
     reports = UsageReports(settings.usage_interval_seconds, reported, metrics.usage_reports.add)
 
     def open_stream(caller: Caller, ready: Callable[[], None]) -> WatcherStream:
         return WatcherStream(
-            own.ledger,
+            replica.ledger,
             clock,
             caller=caller,
             ready=ready,
@@ -109,8 +109,8 @@ def verifier_service(
     return VerifierService(
         standings=standings,
         open_stream=open_stream,
-        advanced=own.member.advanced,
-        poll=own.member.poll,
+        advanced=replica.member.advanced,
+        poll=replica.member.poll,
         limits=WatchLimits(settings.watches_max, settings.watches_per_caller_max, settings.ack_timeout_seconds),
         meter=metrics.method(PATH),
         count_refusal=metrics.watches_refused.add,

@@ -16,8 +16,8 @@ from typing import Any, Final
 
 import uvloop
 
-from watchword_server.app import masker, serve
-from watchword_server.observe.logs import Logs
+from watchword_server.app import serve
+from watchword_server.observe.logs import configured_logs
 from watchword_server.settings import SECRET_FIELDS, Settings
 from watchword_server.transport.drain import StopRequest
 
@@ -62,7 +62,7 @@ def work() -> None:
         orders = Orders.read(line)
         settings = orders.settings
         _number_log_lines(orders.number)
-        with Logs(form=settings.log_format, level=settings.log_level, masker=masker(settings)):
+        with configured_logs(settings):
             uvloop.run(_work(settings, channel))
 
 

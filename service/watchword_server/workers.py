@@ -21,9 +21,9 @@ from typing import Final, Self
 import uvloop
 from pydantic import SecretStr
 
-from watchword_server.app import first_administrator, masker
+from watchword_server.admin import first_administrator
 from watchword_server.background import revive
-from watchword_server.observe.logs import Logs
+from watchword_server.observe.logs import configured_logs
 from watchword_server.parts import Parts, opened
 from watchword_server.settings import Settings
 from watchword_server.store.contract import StoreError
@@ -54,7 +54,7 @@ def run_workers(settings: Settings, *, ready: Callable[[ListenAddress], None]) -
 
     Raises what `opened` raises, ListenError, and WorkersError.
     """
-    with Logs(form=settings.log_format, level=settings.log_level, masker=masker(settings)):
+    with configured_logs(settings):
         uvloop.run(_parent(settings, ready))
 
 

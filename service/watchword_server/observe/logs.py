@@ -17,7 +17,8 @@ from typing import Any, Final, Literal, Self, TextIO
 
 import structlog
 
-from watchword_server.observe.masking import Masker
+from watchword_server.observe.masking import Masker, url_secrets
+from watchword_server.settings import Settings
 
 LINE_CHARACTERS_MAX: Final = 32_768
 _LEVELS: Final[Mapping[str, int]] = {
@@ -75,6 +76,18 @@ class Logs:
         for name, quieted in self._quieted.items():
             logging.getLogger(name).setLevel(quieted)
         self._handler.flush()
+
+
+def configured_logs(settings: Settings) -> Logs:
+    """As the settings say. Tokens and the databases' passwords are kept out of it."""
+    secrets = [
+        secret
+        for url in (settings.database_url, settings.migration_database_url)
+        if url is not None
+        for secret in url_secrets(url.get_secret_value())
+    ]
+    masker = Masker(token_prefix=settings.token_prefix, secrets=secrets)
+    return Logs(form=settings.log_format, level=settings.log_level, masker=masker)
 
 
 class _MaskedFormatter(structlog.stdlib.ProcessorFormatter):
