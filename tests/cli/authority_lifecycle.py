@@ -62,7 +62,12 @@ class Lifecycle(subject_service_pb2_grpc.SubjectServiceServicer):
         left = [scope for scope in token.scopes if scope not in request.remove_scopes]
         del token.scopes[:]
         token.scopes.extend(left)
-        response = token_service_pb2.NarrowResponse(token=token, position=self.position, propagation=self.propagation)
+        response = token_service_pb2.NarrowResponse(
+            token=token,
+            position=self.position,
+            propagation=self.propagation,
+            live_successor_id=token.successor_id,
+        )
         response.effective_in.FromSeconds(30)
         return response
 

@@ -62,6 +62,13 @@ def test_narrow_that_is_pending_exits_7(watchword: CommandLine, authority: Autho
     assert watchword("tokens", "narrow", token.token_id, "--ttl", "1h", "--no-wait").returncode == 0
 
 
+def test_narrow_names_the_successor_that_keeps_what_it_held(watchword: CommandLine, authority: Authority) -> None:
+    token = authority.tokens[authority.add(scopes=["a.read", "a.write"], successor_id="after")]
+    ended = watchword("tokens", "narrow", token.token_id, "--remove-scope", "a.write")
+    assert ended.returncode == 0, ended.stderr
+    assert "Its successor after was left alone" in ended.stderr
+
+
 def test_narrow_with_nothing_to_take_is_a_usage_error(watchword: CommandLine, authority: Authority) -> None:
     assert watchword("tokens", "narrow", "x").returncode == 2
     assert authority.requests == []

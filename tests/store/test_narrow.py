@@ -17,6 +17,7 @@ from tests.store.support import (
     position,
     read_one,
     revocation,
+    rotated,
     stored,
     waiting_for_locks,
 )
@@ -90,6 +91,24 @@ async def test_what_is_not_live_is_not_narrowed(store: PostgresStore, plain: psy
     plain.execute("update tokens set idle_expires_at = now() where id = %s", [idle])
     for token_id in (revoked, expired, idle, uuid4()):
         assert await store.narrow(narrowing(token_id, "orders.read")) == TokenNotLive()
+
+
+async def test_the_live_successor_is_left_alone_and_named(store: PostgresStore) -> None:
+    first = await stored(store, scopes=["orders.read", "orders.write"])
+    assert await _left_alone(store, first) is None
+    second = (await rotated(store, first)).successor.token_id
+    latest = (await rotated(store, second)).successor.token_id
+    assert await _left_alone(store, first) == latest
+    assert list((await read_one(store, latest)).scopes) == ["orders.read", "orders.write"]
+    assert await _left_alone(store, latest) is None
+    await store.revoke(revocation(token_id=latest))
+    assert await _left_alone(store, first) is None
+
+
+async def _left_alone(store: PostgresStore, token_id: UUID) -> UUID | None:
+    outcome = await store.narrow(narrowing(token_id, life=HOUR))
+    assert isinstance(outcome, Narrowed)
+    return outcome.live_successor_id
 
 
 async def test_out_of_reach_is_refused(store: PostgresStore) -> None:

@@ -55,5 +55,10 @@ def narrow(
             response, elapsed_seconds, complete="gone everywhere", pending="narrowed for good, and gone everywhere"
         )
         session.output.record([("propagation", far)])
+    if successor_id := response.live_successor_id:
+        session.output.note(
+            f"Its successor {successor_id} was left alone, and holds what it held. Take it from that one too: "
+            f"watchword tokens narrow {successor_id} ..."
+        )
     if not no_wait:
         end_unless_complete(session, response)

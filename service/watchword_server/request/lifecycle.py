@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 from watchword.token import ParsedToken, format_token_id
 from watchword.v1 import token_service_pb2 as pb
@@ -129,6 +130,7 @@ class TokenLifecycle:
             position=messages.position_message(narrowed.position),
             propagation=messages.propagation(reached),
             effective_in=messages.effective_in(reached),
+            live_successor_id=_id_text(narrowed.live_successor_id),
         )
 
     async def revoke(self, call: Call[pb.RevokeRequest]) -> pb.RevokeResponse:
@@ -142,7 +144,6 @@ class TokenLifecycle:
         reached = await self._propagating.reached(
             revoked.position, wait=not request.no_wait, seconds_left=call.seconds_left()
         )
-        successor_id = revoked.live_successor_id
         return pb.RevokeResponse(
             revoked_count=revoked.count,
             out_of_reach_count=revoked.out_of_reach,
@@ -151,7 +152,7 @@ class TokenLifecycle:
             effective_in=messages.effective_in(reached),
             replicas_count=reached.replicas_count,
             verifiers_count=reached.verifiers_count,
-            live_successor_id="" if successor_id is None else format_token_id(successor_id),
+            live_successor_id=_id_text(revoked.live_successor_id),
         )
 
     async def _preview(self, call: Call[pb.RevokeRequest], order: RevokeOrder) -> pb.RevokeResponse:
@@ -169,6 +170,10 @@ class TokenLifecycle:
         return pb.RegisterScopesResponse(
             registered_count=await self._registering.register(call.caller, call.actor, scopes)
         )
+
+
+def _id_text(token_id: UUID | None) -> str:
+    return "" if token_id is None else format_token_id(token_id)
 
 
 def _target(call: Call[pb.RevokeRequest]) -> tuple[ParsedToken | None, Selector]:

@@ -160,11 +160,13 @@ class Narrowing:
 
 @dataclass(frozen=True, slots=True)
 class Narrowed:
-    """The record as it is now. `refused`: it lies out of reach, and nothing was done."""
+    """The record as it is now. `refused`: it lies out of reach, and nothing was done. `live_successor_id`: who was left
+    alone and keeps what it held."""
 
     record: TokenRecord
     position: Position
     refused: bool = False
+    live_successor_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)

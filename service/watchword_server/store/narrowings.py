@@ -67,11 +67,15 @@ async def _narrow(connection: Connection, narrowing: Narrowing) -> NarrowingOutc
         details["removed_scopes"] = " ".join(narrowing.remove_scopes)
     if after.expires_at != before.expires_at:
         details["expires_at"] = after.expires_at.isoformat()
+    # Before the position is taken: everybody's revocations wait for whoever has it.
+    successor_id = None
+    if before.successor_id is not None:
+        successor_id = await connection.fetchval(query("live_successors"), [before.lineage], column=1)
     await record(connection, [Event("narrow", narrowing.actor, after.token_id, details)])
     position = await take_position(connection, [after.token_id])
     if _administers(before) and not _administers(after) and not narrowing.force:
         await check_administrator_left(connection)
-    return Narrowed(after, position)
+    return Narrowed(after, position, live_successor_id=successor_id)
 
 
 def _administers(one: TokenRecord) -> bool:
