@@ -1,4 +1,6 @@
-"""Real databases for tests: an embedded PostgreSQL for the session, or any server by WATCHWORD_TEST_DSN."""
+"""Real databases for tests: a PostgreSQL for each session, embedded or of the programs in the folder
+WATCHWORD_TEST_POSTGRES, or any server by WATCHWORD_TEST_DSN.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -14,6 +16,8 @@ import psycopg
 from psycopg import conninfo, sql
 
 from watchword_server.embedded import EmbeddedPostgres
+from watchword_server.embedded.account import server_account
+from watchword_server.embedded.programs import Programs
 from watchword_server.store import migrate
 
 
@@ -77,22 +81,26 @@ class Databases:
             drop.result()
 
 
+def programs() -> Programs:
+    """PostgreSQL's programs, of the version under test."""
+    found = Programs(server_account())
+    found.folder = Path(os.environ.get("WATCHWORD_TEST_POSTGRES", found.folder)).absolute()
+    return found
+
+
+class Postgres(EmbeddedPostgres):
+    """The embedded PostgreSQL, of the version under test."""
+
+    def _find_programs(self) -> Programs:
+        return programs()
+
+
 @contextmanager
 def databases() -> Iterator[Databases]:
     """The session's databases."""
-    given = os.environ.get("WATCHWORD_TEST_DSN")
-    if given:
-        made = Databases(given)
+    with tempfile.TemporaryDirectory(prefix="wwt") as folder, ExitStack() as stack:
+        given = os.environ.get("WATCHWORD_TEST_DSN")
+        made = Databases(given or stack.enter_context(Postgres(Path(folder))).dsn)
         made.prepare()
-        try:
-            yield made
-        finally:
-            made.close()
-        return
-    with tempfile.TemporaryDirectory(prefix="wwt") as folder, EmbeddedPostgres(Path(folder)) as embedded:
-        made = Databases(embedded.dsn)
-        made.prepare()
-        try:
-            yield made
-        finally:
-            made.close()
+        stack.callback(made.close)
+        yield made

@@ -17,13 +17,13 @@ from typing import Final, Self
 
 import psutil
 
+from tests.databases import Postgres
 from tests.history.fleet_facts import AUDIENCE, SCOPE, USAGE_INTERVAL_SECONDS
 from tests.history.process import ROOT, Program
 from tests.history.verifier_process import Configuration
 from tests.servers import Client, ServerProcess, client
 from watchword.v1 import token_service_pb2 as pb
 from watchword_server.data_folder import POSTGRES_SOCKET
-from watchword_server.embedded import EmbeddedPostgres
 from watchword_server.embedded.postgres import DATABASE
 from watchword_server.keyring import Keyring
 from watchword_server.store import migrate
@@ -97,7 +97,7 @@ class Fleet:
     def __init__(self, folder: Path, logs: Path, shape: Shape) -> None:
         self.logs = logs
         self.shape = shape
-        self.postgres = EmbeddedPostgres(folder / "data")
+        self.postgres = Postgres(folder / "data")
         self.replicas: dict[str, Replica] = {}
         self.verifiers: dict[str, Program] = {}
         self.addresses: dict[str, str] = {}

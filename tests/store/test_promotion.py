@@ -13,10 +13,8 @@ from uuid import uuid4
 
 import psycopg
 
+from tests.databases import Postgres, programs
 from tests.store.support import WAIT_SECONDS_MAX, until
-from watchword_server.embedded import EmbeddedPostgres
-from watchword_server.embedded.account import server_account
-from watchword_server.embedded.programs import Programs
 from watchword_server.store import migrate
 from watchword_server.store.contract import StoreError
 from watchword_server.store.database import Database
@@ -27,8 +25,8 @@ from watchword_server.store.fleet_contract import NewReplica
 class Standby:
     """A streaming copy of a primary, on a socket of its own."""
 
-    def __init__(self, primary: EmbeddedPostgres, parent: Path) -> None:
-        self._programs = Programs(server_account())
+    def __init__(self, primary: Postgres, parent: Path) -> None:
+        self._programs = programs()
         self._primary = primary
         self.folder = parent / "standby"
 
@@ -63,7 +61,7 @@ async def test_promoted_standby_begins_an_epoch_and_the_servers_find_it() -> Non
     with (
         tempfile.TemporaryDirectory(prefix="wwp") as one,
         tempfile.TemporaryDirectory(prefix="wws") as other,
-        EmbeddedPostgres(Path(one)) as primary,
+        Postgres(Path(one)) as primary,
     ):
         migrate.upgrade(primary.dsn)
         standby = Standby(primary, Path(other))

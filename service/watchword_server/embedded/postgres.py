@@ -90,7 +90,7 @@ class EmbeddedPostgres:
                 " bytes: choose a shorter WATCHWORD_DATA_DIR"
             )
         try:
-            self._programs = programs = Programs(server_account())
+            self._programs = programs = self._find_programs()
             self._prepare_folders(programs)
         except (AccountError, OSError) as error:
             raise EmbeddedPostgresError(str(error)) from None
@@ -120,7 +120,7 @@ class EmbeddedPostgres:
 
     def keep(self) -> None:
         """The keeper's work: waits until nobody uses the folder, however they ended, and stops PostgreSQL."""
-        programs, presence = Programs(server_account()), Presence(self.data_dir, creates=False)
+        programs, presence = self._find_programs(), Presence(self.data_dir, creates=False)
         while self._running() is not None:
             presence.wait_until_empty()
             with presence.alone():
@@ -146,6 +146,9 @@ class EmbeddedPostgres:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.stop()
+
+    def _find_programs(self) -> Programs:
+        return Programs(server_account())
 
     def _stop_server(self, programs: Programs) -> None:
         if self._running() is None:
