@@ -19,7 +19,7 @@ from watchword_server.store.database import Database
 from watchword_server.store.fleet import PostgresFleet
 from watchword_server.store.partitions import ensure_partitions
 from watchword_server.store.peppers import check_peppers
-from watchword_server.store.postgres import PostgresStore
+from watchword_server.store.postgres import PostgresStore, uncounted, unobserved
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,21 +37,13 @@ class Parts:
     embedded: EmbeddedPostgres | None
 
 
-def _unobserved(size: int) -> None:
-    """Where nobody counts batch sizes."""
-
-
-def _uncounted(statement: str) -> None:
-    """Where nobody counts statements."""
-
-
 @asynccontextmanager
 async def opened(
     settings: Settings,
     *,
-    observe_lookups: Callable[[int], None] = _unobserved,
-    observe_issues: Callable[[int], None] = _unobserved,
-    count_statement: Callable[[str], None] = _uncounted,
+    observe_lookups: Callable[[int], None] = unobserved,
+    observe_issues: Callable[[int], None] = unobserved,
+    count_statement: Callable[[str], None] = uncounted,
 ) -> AsyncIterator[Parts]:
     """Opens everything and closes it again.
 

@@ -77,14 +77,14 @@ ACCESS: Final[Mapping[str, Access]] = MappingProxyType(
 )
 
 
-def check_access(methods: Iterable[str], table: Mapping[str, Access] = ACCESS) -> None:
-    """Raises ValueError unless the table has exactly the methods that are served."""
-    served, known = set(methods), set(table)
+def check_access(methods: Iterable[str]) -> None:
+    """Raises ValueError unless ACCESS has exactly the methods that are served, and names each deed once."""
+    served, known = set(methods), set(ACCESS)
     if served - known:
         raise ValueError(f"no access rule for {min(served - known)}: add it to ACCESS in request/access.py")
     if known - served:
         raise ValueError(f"an access rule for {min(known - served)}, which is not served")
-    actions = Counter(access.action for access in table.values() if access.action != NOT_ADMINISTRATIVE)
+    actions = Counter(access.action for access in ACCESS.values() if access.action != NOT_ADMINISTRATIVE)
     ambiguous = sorted(action for action, count in actions.items() if count > 1)
     if ambiguous:
         raise ValueError(f"the audit log could not tell two RPCs apart: {ambiguous[0]}")

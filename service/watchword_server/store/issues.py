@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from typing import Final
 from uuid import UUID
 
 from watchword.token import format_token_id
@@ -22,6 +23,8 @@ from watchword_server.store.gather import Gatherer
 from watchword_server.store.kept import Kept
 from watchword_server.store.rows import grants_text, new_event_id, pairs_text, scheme_or_null, seconds_of, words_text
 
+BATCH_MAX: Final = 256
+
 
 class Issues:
     """Stores tokens, many to a transaction. Once sent, a transaction runs to its end whoever gives up waiting."""
@@ -31,7 +34,6 @@ class Issues:
         database: Database,
         *,
         queue_max: int,
-        batch_max: int = 256,
         lock_timeout_seconds: float = 5,
         observe: Callable[[int], None],
         count: Callable[[str], None],
@@ -42,7 +44,7 @@ class Issues:
         self._count = count
         self._sql = query("issue")
         self._gatherer: Gatherer[NewToken, IssueOutcome] = Gatherer(
-            self._send, batch_max=batch_max, queue_max=queue_max, lanes=2, observe=observe
+            self._send, batch_max=BATCH_MAX, queue_max=queue_max, lanes=2, observe=observe
         )
 
     async def _connect(self) -> Connection:

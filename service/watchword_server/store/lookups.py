@@ -16,6 +16,8 @@ from watchword_server.store.rows import record_of
 
 # A lone check reads its caller's token and the one it asks about.
 FEW: Final = 2
+IDS_MAX: Final = 2_048
+"""In one statement."""
 
 
 class Lookups:
@@ -27,7 +29,6 @@ class Lookups:
         *,
         timeout_seconds: float,
         queue_max: int,
-        ids_max: int = 2048,
         observe: Callable[[int], None],
         count: Callable[[str], None],
     ) -> None:
@@ -39,7 +40,7 @@ class Lookups:
         self._read_many = query("read_many")
         self._gatherer: Gatherer[Sequence[UUID], Snapshot] = Gatherer(
             self._send,
-            batch_max=ids_max,
+            batch_max=IDS_MAX,
             queue_max=queue_max,
             weigh=len,
             observe=observe,

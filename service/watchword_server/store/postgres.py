@@ -43,14 +43,16 @@ from watchword_server.store.rotations import Rotations
 from watchword_server.store.rows import record_of
 
 WRITES_END_SECONDS_MAX: Final = 5.0
+QUEUE_MAX: Final = 10_000
+"""How many requests of each kind wait for the database. The next one is refused."""
 _log = logging.getLogger(__name__)
 
 
-def _unobserved(size: int) -> None:
+def unobserved(size: int) -> None:
     """Where nobody counts batch sizes."""
 
 
-def _uncounted(statement: str) -> None:
+def uncounted(statement: str) -> None:
     """Where nobody counts statements."""
 
 
@@ -63,23 +65,22 @@ class PostgresStore:
         *,
         lookup_timeout_seconds: float = 5,
         statement_timeout_seconds: float = 5,
-        queue_max: int = 10_000,
-        observe_lookups: Callable[[int], None] = _unobserved,
-        observe_issues: Callable[[int], None] = _unobserved,
-        count_statement: Callable[[str], None] = _uncounted,
+        observe_lookups: Callable[[int], None] = unobserved,
+        observe_issues: Callable[[int], None] = unobserved,
+        count_statement: Callable[[str], None] = uncounted,
     ) -> None:
         self._database = database
         self._lookups = Lookups(
             database,
             timeout_seconds=lookup_timeout_seconds,
-            queue_max=queue_max,
+            queue_max=QUEUE_MAX,
             observe=observe_lookups,
             count=count_statement,
         )
-        self._issues = Issues(database, queue_max=queue_max, observe=observe_issues, count=count_statement)
-        self._revocations = Revocations(database, queue_max=queue_max)
-        self._rotations = Rotations(database, queue_max=queue_max)
-        self._narrowings = Narrowings(database, queue_max=queue_max)
+        self._issues = Issues(database, queue_max=QUEUE_MAX, observe=observe_issues, count=count_statement)
+        self._revocations = Revocations(database, queue_max=QUEUE_MAX)
+        self._rotations = Rotations(database, queue_max=QUEUE_MAX)
+        self._narrowings = Narrowings(database, queue_max=QUEUE_MAX)
         # For what lists and shows. A write has none: a commit is never given up half way.
         self._timeout_seconds = statement_timeout_seconds
         self._events = EventTable(database, timeout_seconds=statement_timeout_seconds)
