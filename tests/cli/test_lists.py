@@ -11,6 +11,7 @@ from tests.cli.authority import Authority
 from tests.cli.conftest import PROCESS_SECONDS_MAX, CommandLine
 from tests.servers import WATCHWORD
 from watchword.v1.audit_service_pb2 import AuditEvent
+from watchword.v1.token_service_pb2 import TOKEN_KIND_SESSION, TOKEN_STATE_EXPIRED
 
 
 def test_list_follows_pages_to_the_end(watchword: CommandLine, authority: Authority) -> None:
@@ -99,3 +100,17 @@ def test_reader_that_goes_away_is_no_error(watchword: CommandLine, authority: Au
     )
     os.close(writing)
     assert (ended.returncode, ended.stderr) == (141, "")
+
+
+def test_an_idle_session_is_said_to_have_ended_of_that(watchword: CommandLine, authority: Authority) -> None:
+    """Its hard end lies ahead, so the state alone would leave whoever looks with a riddle."""
+    token = authority.tokens[authority.add(kind=TOKEN_KIND_SESSION)]
+    token.state = TOKEN_STATE_EXPIRED
+    token.idle_expires_at.FromJsonString("2026-02-01T12:30:00Z")
+    shown = watchword("tokens", "show", token.token_id).stdout
+    (line,) = [line for line in shown.splitlines() if line.startswith("idle_expires_at")]
+    assert line.endswith(", for want of use")
+    token.idle_expires_at.FromMilliseconds(token.expires_at.ToMilliseconds() + 1)
+    shown = watchword("tokens", "show", token.token_id).stdout
+    assert "want of use" not in shown
+    assert "unless it is used" not in shown

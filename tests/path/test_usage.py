@@ -183,7 +183,7 @@ def test_a_token_from_a_new_network_is_an_event(admin: Party, orders: Party) -> 
         orders.validate(made.secret, client_ip=address)
         usage(admin, token_id, count)
     (event,) = awaited(admin, token_id=token_id, action="new_network")
-    assert (event.actor, event.address) == (subject_of(orders), "2001:db8::1")
+    assert (event.actor, event.address, event.outcome) == (subject_of(orders), "2001:db8::1", "noticed")
     assert dict(event.details) == {"network": "2001:db8::/48", "service": event.actor}
 
 
@@ -200,7 +200,7 @@ def test_a_rotated_token_presented_after_its_end_is_an_alarm_once(
     with pytest.raises(grpc.RpcError):
         old.who_am_i()
     (event,) = awaited(admin, token_id=made.token.token_id, action="rotated_token_presented")
-    assert (event.actor, event.address) == (subject_of(orders), "198.51.100.1")
+    assert (event.actor, event.address, event.outcome) == (subject_of(orders), "198.51.100.1", "noticed")
     assert len(listed(admin, token_id=made.token.token_id, action="rotated_token_presented")) == 1
     log = "".join(running.server.log)
     assert f"rotated token presented: {made.token.token_id}" in log
@@ -253,6 +253,7 @@ def test_calls_that_verifiers_refused_for_their_bindings_are_an_alarm(admin: Par
         watcher.send(report(*stolen))
         (event,) = awaited(admin, token_id=bound.token.token_id, action="bound_token_refused")
     assert (event.actor, event.address, event.details["count"]) == (subject_of(orders), "198.51.100.1", "4")
+    assert event.outcome == "noticed"
     for one in (foreign, free):
         assert not listed(admin, token_id=one.token.token_id, action="bound_token_refused")
     assert not admin.record(bound.token.token_id).usage.services

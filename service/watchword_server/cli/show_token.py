@@ -67,10 +67,20 @@ def token_fields(token: Token) -> Iterable[tuple[str, str]]:
     if token.HasField("idle_timeout"):
         yield "idle_timeout", format_duration(timedelta(seconds=token.idle_timeout.seconds))
     if token.HasField("idle_expires_at"):
-        yield "idle_expires_at", f"{instant_and_distance(token.idle_expires_at, now)}, unless it is used before"
+        yield "idle_expires_at", f"{instant_and_distance(token.idle_expires_at, now)}{_idle_note(token)}"
     if token.HasField("revoked_at"):
         yield "revoked_at", instant_and_distance(token.revoked_at, now)
     yield "revoke_reason", token.revoke_reason
+
+
+def _idle_note(token: Token) -> str:
+    """What the end of a session that is not used means for this one."""
+    from watchword.v1.token_service_pb2 import TokenState
+
+    if token.state == TokenState.TOKEN_STATE_LIVE:
+        return ", unless it is used before"
+    ended_idle = token.state == TokenState.TOKEN_STATE_EXPIRED and ends_at(token) == token.idle_expires_at
+    return ", for want of use" if ended_idle else ""
 
 
 def _lineage_fields(token: Token, now: datetime) -> Iterable[tuple[str, str]]:

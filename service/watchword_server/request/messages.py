@@ -15,12 +15,16 @@ from watchword.scope import covers
 from watchword.token import format_token_id
 from watchword.v1 import audit_service_pb2 as audit_pb
 from watchword.v1 import token_service_pb2 as pb
+from watchword_server.answer.alarms import BOUND_REFUSED, ROTATED_PRESENTED
 from watchword_server.answer.errors import FieldsInvalidError
 from watchword_server.replica.propagation import Reached
 from watchword_server.rules.tokens import Grant, TokenKind, TokenRecord
 from watchword_server.store.contract import Position, ScopeEntry, ServiceUse
 from watchword_server.store.event_contract import AuditEvent
+from watchword_server.store.usage import NEW_NETWORK
 
+# What nobody asked for, so that nothing was allowed or denied: of an alarm "allowed" would say the opposite.
+_NOTICED: Final = frozenset({ROTATED_PRESENTED, BOUND_REFUSED, NEW_NETWORK})
 _UNIX_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # Sums of dates end at year 9999; protobuf's durations may be longer (10,000 years).
 _DURATION_SECONDS_MAX: Final = 315_576_000_000
@@ -193,5 +197,5 @@ def event_message(event: AuditEvent) -> audit_pb.AuditEvent:
         address=actor.address,
         token_id=_id_text(event.token_id),
         details=event.details,
-        outcome=event.outcome or "allowed",
+        outcome=event.outcome or ("noticed" if event.action in _NOTICED else "allowed"),
     )

@@ -135,7 +135,9 @@ class AuditEvent(_message.Message):
     token_id: _builtins.str
     """The token it is about, where it is about one."""
     outcome: _builtins.str
-    """`allowed`, or the reason for which it was denied, as in the error's `google.rpc.ErrorInfo`."""
+    """`allowed`, or the reason for which it was denied, as in the error's `google.rpc.ErrorInfo`. `noticed` of what was no
+    call: `rotated_token_presented`, `bound_token_refused`, `new_network`.
+    """
     @_builtins.property
     def occurred_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
