@@ -287,6 +287,29 @@ def test_root_gives_away_no_file_that_was_put_in_the_locks_place(
     assert roots.read_text() == "root's\n"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes links for others")
+@pytest.mark.parametrize("link", ["orders.token", "folder"])
+def test_a_link_of_another_user_leads_to_no_file_but_his_own(tmp_path: Path, link: str) -> None:
+    roots = tmp_path / "roots"
+    roots.mkdir()
+    (roots / "orders.token").write_text(made())
+    before = (roots / "orders.token").read_text()
+    (tmp_path / link).symlink_to(roots if link == "folder" else roots / "orders.token")
+    os.lchown(tmp_path / link, NOBODY, NOBODY)
+    # Also behind a link of root's own.
+    (tmp_path / "first").symlink_to(link if link == "orders.token" else f"{link}/orders.token")
+    place = SharedTokenFile(tmp_path / "first")
+    for work in (place.lock, lambda: place.store(made()), lambda: place.prepare(id_of(before), NOW), place.forget):
+        with pytest.raises(PlaceError, match="link"):
+            work()
+    assert (names(roots), (roots / "orders.token").read_text()) == (["orders.token"], before)
+    os.chown(roots / "orders.token", NOBODY, NOBODY)
+    assert place.lock()
+    place.store(new := made())
+    place.unlock()
+    assert (roots / "orders.token").read_text() == new + "\n"
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_another_users_file_is_refused_before_anything_is_rotated(file: Path) -> None:
     # Not in pytest's own folder, which keeps other users out.

@@ -141,7 +141,11 @@ class SharedTokenFile:
         return Attempt(note[2], int(note[3])) if note is not None and note[1] == token_id else None
 
     def _target(self) -> Path:
-        # Where a link leads: it is the file that is replaced, and all that name it share what lies beside it.
+        # Where a link leads: it is the file that is replaced, and all that name it share what lies beside it. Whoever
+        # may make the link must not thereby have us replace a file that he may not write.
+        owner = os.stat(self._path).st_uid
+        if not _link_owners(self._path.absolute()) <= {0, os.geteuid(), owner}:
+            raise PermissionError(errno.EPERM, "a link that leads to it belongs to another user")
         return self._path.resolve()
 
     def _beside(self, what: str) -> Path:
@@ -189,6 +193,15 @@ def _aside(path: Path) -> Iterator[tuple[Path, int]]:
     finally:
         os.close(descriptor)
         aside.unlink(missing_ok=True)
+
+
+def _link_owners(path: Path) -> set[int]:
+    """Who owns the links that `path` leads through. It leads in no circle: `stat` would have said so."""
+    owners: set[int] = set()
+    for one in (path, *path.parents):
+        if one.is_symlink():
+            owners |= {os.lstat(one).st_uid} | _link_owners(one.parent / one.readlink())
+    return owners
 
 
 def _hidden(path: Path, what: str) -> Path:
