@@ -15,7 +15,8 @@ from watchword_server.answer.usage import UsageBuffer
 from watchword_server.observe.metrics import Metrics
 from watchword_server.store.contract import PartitionMissingError, RowRefusedError, StoreError, Use
 from watchword_server.store.database import Database
-from watchword_server.store.usage import NEW_NETWORK, meant, store_uses
+from watchword_server.store.event_contract import NEW_NETWORK
+from watchword_server.store.usage import meant, store_uses
 
 ROWS_AT_A_TIME: Final = 1_000
 REFUSED_MAX: Final = 1_000

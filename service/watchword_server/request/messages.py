@@ -20,8 +20,7 @@ from watchword_server.answer.errors import FieldsInvalidError
 from watchword_server.replica.propagation import Reached
 from watchword_server.rules.tokens import Grant, TokenKind, TokenRecord
 from watchword_server.store.contract import Position, ScopeEntry, ServiceUse
-from watchword_server.store.event_contract import AuditEvent
-from watchword_server.store.usage import NEW_NETWORK
+from watchword_server.store.event_contract import NEW_NETWORK, AuditEvent
 
 # What nobody asked for, so that nothing was allowed or denied: of an alarm "allowed" would say the opposite.
 _NOTICED: Final = frozenset({ROTATED_PRESENTED, BOUND_REFUSED, NEW_NETWORK})

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
 from uuid import UUID
 
 from watchword_server.store.contract import Actor
 from watchword_server.store.rows import new_event_id
+
+NEW_NETWORK: Final = "new_network"
+"""A token came from a network that it was not seen in before."""
 
 
 @dataclass(frozen=True, slots=True)

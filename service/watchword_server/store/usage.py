@@ -10,7 +10,7 @@ from uuid import UUID
 from watchword.token import expires_at_ms
 from watchword_server.store.contract import Actor, PartitionMissingError, Use
 from watchword_server.store.database import Connection, Database, query, retried
-from watchword_server.store.event_contract import Event
+from watchword_server.store.event_contract import NEW_NETWORK, Event
 from watchword_server.store.partitions import covered_ranges
 from watchword_server.store.recording import record
 
@@ -20,7 +20,6 @@ _EVENTS_MAX: Final = 100
 """In one transaction. More new networks at once are a move of many, or a verifier that makes them up."""
 _COUNT_MAX: Final = 2**52
 """At a time. Who counts more makes it up."""
-NEW_NETWORK: Final = "new_network"
 _MILLISECOND: Final = timedelta(milliseconds=1)
 _UNIX_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
