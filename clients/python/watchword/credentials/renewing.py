@@ -12,10 +12,12 @@ import weakref
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeAlias
+from functools import partial
+from typing import Any, Final, Literal, Self, TypeAlias
 
 from watchword.credentials.outcome import ANSWER_INVALID, TOKEN_MALFORMED, TOKEN_ROTATED, outcome_of
 from watchword.credentials.place import Place, PlaceError
+from watchword.credentials.place_file import SharedTokenFile
 from watchword.credentials.renewal import Renewal
 from watchword.credentials.renewal_status import RenewalStatus
 from watchword.credentials.source import TokenSourceError
@@ -49,12 +51,25 @@ class _Unsaved:
     """From then on it is given out all the same: the one before ends."""
 
 
+CLOSE_SECONDS_MAX: Final = 15.0
+"""More than a call to the service takes at most."""
 # Of what is left to the old token, how much before its end a token that could not be kept is used all the same.
 _USE_EARLY_SHARE: Final = 0.2
 
 
 class Renewing:
     """A TokenSource that gives out what is in a place, and the rounds that renew it there."""
+
+    @classmethod
+    def file(
+        cls, path: str | os.PathLike[str], *, ttl_seconds: float | None = None, grace_seconds: float | None = None
+    ) -> Self:
+        """The token is in this file, which is replaced when it is renewed. Other processes may share it.
+
+        A new token lives for `ttl_seconds`, by default as long as the first one; the old one for `grace_seconds` after
+        that, by default as the service says (an hour). Raises ValueError for numbers that make no sense.
+        """
+        return cls(SharedTokenFile(path), partial(Renewal, ttl_seconds=ttl_seconds, grace_seconds=grace_seconds))
 
     def __init__(self, place: Place, new_renewal: Callable[[], Renewal]) -> None:
         self._place: Final = place

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing, suppress
 from functools import partial
-from typing import Any, Final, Self
+from typing import Any, Self
 
 import grpc
 
 from watchword.credentials.place import HandedToken, Place
-from watchword.credentials.place_file import SharedTokenFile
 from watchword.credentials.renewal import Renewal
-from watchword.credentials.renewing import Call, Renewing, Round, Work
+from watchword.credentials.renewing import CLOSE_SECONDS_MAX, Call, Renewing, Round, Work
 from watchword.credentials.source import TokenSource
 from watchword.v1.token_service_pb2_grpc import TokenServiceStub
-
-CLOSE_SECONDS_MAX: Final = 15.0
-"""More than a call to the service takes at most."""
 
 
 class RenewingToken(Renewing):
@@ -36,17 +31,6 @@ class RenewingToken(Renewing):
     the log (`watchword.credentials`). After a fork the child gives out what is in the file, and renews nothing until it
     is started there, with a channel that was made there.
     """
-
-    @classmethod
-    def file(
-        cls, path: str | os.PathLike[str], *, ttl_seconds: float | None = None, grace_seconds: float | None = None
-    ) -> Self:
-        """The token is in this file, which is replaced when it is renewed. Other processes may share it.
-
-        A new token lives for `ttl_seconds`, by default as long as the first one; the old one for `grace_seconds` after
-        that, by default as the service says (an hour). Raises ValueError for numbers that make no sense.
-        """
-        return cls(SharedTokenFile(path), partial(Renewal, ttl_seconds=ttl_seconds, grace_seconds=grace_seconds))
 
     @classmethod
     def handing_to(
