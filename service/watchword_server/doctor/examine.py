@@ -49,8 +49,10 @@ async def examine(settings: Settings) -> list[Finding]:
 async def _in_database(
     settings: Settings, keyring: Keyring | None, dsn: str, connection: asyncpg.Connection
 ) -> list[Finding]:
-    findings = [
-        *await postgres.check_server(connection),
+    findings = await postgres.check_server(connection)
+    if connection.get_server_version().major < migrate.POSTGRES_MIN:
+        return findings
+    findings += [
         await postgres.check_clock(connection),
         *await postgres.check_durability(connection, embedded=settings.embedded),
     ]

@@ -9,29 +9,25 @@ from typing import Final
 import asyncpg
 
 from watchword_server.doctor.finding import Finding
+from watchword_server.store.migrate import POSTGRES_MAX, POSTGRES_MIN
 
-VERSION_MIN: Final = 15
-VERSION_TESTED_MAX: Final = 18
 _CLOCK_SAMPLES: Final = 5
 _SKEW_MAX: Final = timedelta(seconds=1)
 
 
 async def check_server(connection: asyncpg.Connection) -> list[Finding]:
     """Its version, and that it takes writes."""
-    row = await connection.fetchrow(
-        "select current_setting('server_version') as name, current_setting('server_version_num')::int as number,"
-        " pg_is_in_recovery() as standby"
-    )
-    assert row is not None
-    major = row["number"] // 10_000
-    message = f"PostgreSQL {row['name']}"
-    if major < VERSION_MIN:
-        finding = Finding("database", "fail", message, f"Move to {VERSION_MIN} to {VERSION_TESTED_MAX}.")
-    elif major > VERSION_TESTED_MAX:
-        finding = Finding("database", "warn", f"{message}: not tested", f"{VERSION_TESTED_MAX} is the newest tested.")
+    name, major = connection.get_settings().server_version, connection.get_server_version().major
+    message = f"PostgreSQL {name}"
+    needed = f"{POSTGRES_MIN} to {POSTGRES_MAX}"
+    if major < POSTGRES_MIN:
+        too_old = f"{message} is too old: Watchword needs {needed}"
+        return [Finding("database", "fail", too_old, f"Move the database to PostgreSQL {needed}.")]
+    if major > POSTGRES_MAX:
+        finding = Finding("database", "warn", f"{message}: not tested", f"{POSTGRES_MAX} is the newest tested.")
     else:
         finding = Finding("database", "ok", message)
-    if not row["standby"]:
+    if not await connection.fetchval("select pg_is_in_recovery()"):
         return [finding]
     return [
         finding,

@@ -19,6 +19,9 @@ from yoyo import read_migrations
 from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
 from yoyo.connections import DatabaseURI
 
+POSTGRES_MIN: Final = 15
+POSTGRES_MAX: Final = 18
+"""The newest that the tests were run with; newer ones are served."""
 # Postgres's advisory locks are numbers that all programs of a database share: this one says "watchword: migrations".
 LOCK_KEY: Final = int.from_bytes(hashlib.sha256(b"watchword: migrations").digest()[:8], "big", signed=True)
 _CONNECT_TIMEOUT_SECONDS: Final = 10
@@ -88,10 +91,17 @@ def _backend(dsn: str) -> Iterator[Any]:
     try:
         backend = _Backend(dsn)
         with closing(backend.connection):
+            _refuse_old(backend.connection.info)
             yield backend
     except psycopg.Error as error:
         # Only the server's own sentence: the DSN, with its password, must not come along.
         raise MigrationError(_sentence(error)) from None
+
+
+def _refuse_old(server: psycopg.ConnectionInfo) -> None:
+    if server.server_version < POSTGRES_MIN * 10_000:
+        name = server.parameter_status("server_version")
+        raise MigrationError(f"PostgreSQL {name} is too old: Watchword needs {POSTGRES_MIN} to {POSTGRES_MAX}")
 
 
 def _sentence(error: psycopg.Error) -> str:
