@@ -52,6 +52,18 @@ def test_dump_and_load_round_trip() -> None:
     assert Keyring.load(ring.dump()) == ring
 
 
+def test_the_highest_number_ever_given_is_kept_once_its_key_is_gone() -> None:
+    ring = Keyring.load(document(1, {"1": encoded(PEPPER), "3": encoded(OTHER)}))
+    assert ring.highest == 3
+    assert "highest" not in json.loads(ring.dump())
+    left = Keyring(1, {1: PEPPER}, highest=ring.highest)
+    assert json.loads(left.dump())["highest"] == 3
+    assert Keyring.load(left.dump()) == left
+    # Added by hand, beyond what the file knows.
+    by_hand = {"current": 1, "peppers": {"1": encoded(PEPPER), "5": encoded(OTHER)}, "highest": 3}
+    assert Keyring.load(json.dumps(by_hand)).highest == 5
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -76,6 +88,10 @@ def test_dump_and_load_round_trip() -> None:
         document(1, {"1": encoded(PEPPER), "32768": encoded(OTHER)}),
         document(1, {"1": encoded(PEPPER), "2": encoded(PEPPER)}),
         json.dumps({"current": 1, "peppers": {"1": encoded(PEPPER)}, "extra": 1}),
+        json.dumps({"current": 1, "peppers": {"1": encoded(PEPPER)}, "highest": "2"}),
+        json.dumps({"current": 1, "peppers": {"1": encoded(PEPPER)}, "highest": True}),
+        json.dumps({"current": 1, "peppers": {"1": encoded(PEPPER)}, "highest": 32_768}),
+        json.dumps({"current": 1, "peppers": {"1": encoded(PEPPER)}, "highest": -1}),
         f'{{"current": 1, "current": 1, "peppers": {{"1": "{encoded(PEPPER)}"}}}}',
         f'{{"current": 1, "peppers": {{"1": "{encoded(OTHER)}", "1": "{encoded(PEPPER)}"}}}}',
     ],

@@ -71,10 +71,14 @@ class Keyring:
     scheme: int = HMAC_SHA_256
     """Of new digests."""
     schemes: Mapping[int, Scheme] = field(default_factory=lambda: SCHEMES, repr=False)
+    highest: int = 0
+    """The highest version ever given; at least that of `peppers`. A number that was dropped stays its key's: the
+    database and copies of the keyring know the key by it."""
     _keyed: Mapping[tuple[int, int], Callable[[bytes], bytes]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        _check(self.current, self.peppers)
+        _check(self.current, self.peppers, self.highest)
+        object.__setattr__(self, "highest", max(self.highest, *self.peppers))
         object.__setattr__(self, "peppers", MappingProxyType(dict(self.peppers)))
         keyed = {
             (number, version): scheme(pepper)
@@ -104,7 +108,8 @@ class Keyring:
 
     @classmethod
     def load(cls, text: str) -> Self:
-        """Reads `{"current": 1, "peppers": {"1": "<base64>"}}`. Raises KeyringError, which shows none of it."""
+        """Reads `{"current": 1, "peppers": {"1": "<base64>"}}`, perhaps with `"highest": 2`. Raises KeyringError, which
+        shows none of it."""
         try:
             document = json.loads(text, object_pairs_hook=_unique)
         except KeyringError:
@@ -112,12 +117,13 @@ class Keyring:
         except (ValueError, RecursionError):
             # `from None`: the decoder's exception carries the whole document.
             raise KeyringError('the keyring is not JSON: {"current": 1, "peppers": {"1": "<base64>"}}') from None
-        if not isinstance(document, dict) or set(document) != {"current", "peppers"}:
-            raise KeyringError('the keyring must have exactly the fields "current" and "peppers"')
+        if not isinstance(document, dict) or set(document) - {"highest"} != {"current", "peppers"}:
+            raise KeyringError('the keyring must have the fields "current" and "peppers", and may have "highest"')
         peppers = document["peppers"]
         if not isinstance(peppers, dict):
             raise KeyringError('"peppers" must map versions to base64 keys')
-        return cls(document["current"], {_version(name): _pepper(name, value) for name, value in peppers.items()})
+        keys = {_version(name): _pepper(name, value) for name, value in peppers.items()}
+        return cls(document["current"], keys, highest=document.get("highest", 0))
 
     @classmethod
     def generate(cls) -> Self:
@@ -127,7 +133,10 @@ class Keyring:
     def dump(self) -> str:
         """The JSON that `load` reads. Secret."""
         peppers = {str(version): base64.b64encode(self.peppers[version]).decode() for version in sorted(self.peppers)}
-        return json.dumps({"current": self.current, "peppers": peppers}) + "\n"
+        document: dict[str, Any] = {"current": self.current, "peppers": peppers}
+        if self.highest > max(self.peppers):
+            document["highest"] = self.highest
+        return json.dumps(document) + "\n"
 
     @classmethod
     def load_or_create(cls, path: Path) -> Self:
@@ -145,9 +154,11 @@ class Keyring:
         return cls.load(_read_private(path))
 
 
-def _check(current: object, peppers: Mapping[int, bytes]) -> None:
+def _check(current: object, peppers: Mapping[int, bytes], highest: object) -> None:
     if type(current) is not int:
         raise KeyringError('"current" must be a number')
+    if type(highest) is not int or not 0 <= highest <= VERSION_MAX:
+        raise KeyringError(f'"highest" must be a number up to {VERSION_MAX}')
     if not 1 <= len(peppers) <= VERSIONS_MAX:
         raise KeyringError(f"a keyring has 1 to {VERSIONS_MAX} peppers")
     for version, pepper in peppers.items():

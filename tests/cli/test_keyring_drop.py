@@ -17,7 +17,7 @@ from watchword_server.store.database import Database
 from watchword_server.store.fleet import PostgresFleet
 from watchword_server.store.fleet_contract import NewReplica
 from watchword_server.store.partitions import Partition
-from watchword_server.store.peppers import check_peppers
+from watchword_server.store.peppers import PepperMismatchError, check_peppers
 
 RING = Keyring(2, {1: Keyring.generate().peppers[1], 2: Keyring.generate().peppers[1]})
 ENDS_IN = timedelta(days=20)
@@ -43,6 +43,11 @@ def on_database(dsn: str, work: Callable[[Database], object]) -> None:
     asyncio.run(run())
 
 
+def check_values(file: Path) -> dict[int, bytes]:
+    keyring = Keyring.load(file.read_text())
+    return {version: keyring.check_value(version) for version in keyring.peppers}
+
+
 def versions(file: Path) -> list[int]:
     return sorted(Keyring.load(file.read_text()).peppers)
 
@@ -52,6 +57,25 @@ def test_version_that_nothing_needs_is_dropped(offline: CommandLine, file: Path)
     assert (ended.returncode, ended.stdout) == (0, ""), ended.stderr
     assert versions(file) == [2]
     assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_number_of_a_dropped_key_is_never_given_again(offline: CommandLine, file: Path, dsn: str) -> None:
+    old_copy = file.read_text()
+    on_database(dsn, lambda database: check_peppers(database, check_values(file)))
+    for command in (["add-version"], ["drop-version", "3"], ["make-current", "1"], ["drop-version", "2"]):
+        ended = offline("keyring", *command)
+        assert ended.returncode == 0, ended.stderr
+        on_database(dsn, lambda database: check_peppers(database, check_values(file)))
+    assert offline("keyring", "add-version").returncode == 0
+    assert versions(file) == [1, 4]
+    # An old copy cannot know of what came after it. The database does, and a server does not start with another key.
+    file.write_text(old_copy)
+    assert offline("keyring", "add-version").returncode == 0
+    with pytest.raises(PepperMismatchError, match=r"version 3 .* a new key needs a version number of its own"):
+        on_database(dsn, lambda database: check_peppers(database, check_values(file)))
+    for command in (["add-version"], ["drop-version", "3", "--force"]):
+        assert offline("keyring", *command).returncode == 0
+    assert versions(file) == [1, 2, 4]
 
 
 def test_print_leaves_the_file_as_it_is(offline: CommandLine, file: Path) -> None:

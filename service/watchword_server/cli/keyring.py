@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -48,17 +49,17 @@ def new() -> None:
 
 
 def add_version(file: FileOption = None, print_instead: PrintOption = False) -> None:
-    """Add a fresh key under the next version number. The current one stays current.
+    """Add a fresh key under a number that no key had before. The current one stays current.
 
     Bring the file to every server and restart them before `keyring make-current`.
     """
     with server_side("keyring add-version"):
-        from watchword_server.keyring import PEPPER_BYTES, Keyring
+        from watchword_server.keyring import PEPPER_BYTES
 
         path = keyring_path(file)
         keyring = load_keyring(path)
-        version = max(keyring.peppers) + 1
-        changed = Keyring(keyring.current, {**keyring.peppers, version: secrets.token_bytes(PEPPER_BYTES)})
+        version = keyring.highest + 1
+        changed = replace(keyring, peppers={**keyring.peppers, version: secrets.token_bytes(PEPPER_BYTES)})
         done = f"Version {version} is in {path}; {keyring.current} is still current. "
         done += f"Bring the file to every server, restart them, then: watchword keyring make-current {version}"
         finish(path, changed, print_instead, done)
@@ -71,8 +72,6 @@ def make_current(
 ) -> None:
     """Hash new tokens with this version. Every server must have it in its keyring already."""
     with server_side("keyring make-current"):
-        from watchword_server.keyring import Keyring
-
         path = keyring_path(file)
         keyring = load_keyring(path)
         if version not in keyring.peppers:
@@ -84,7 +83,7 @@ def make_current(
             )
         done = f"Version {version} is current in {path}. Restart the servers; keep the older versions while live "
         done += "tokens need them (`watchword doctor` tells)."
-        finish(path, Keyring(version, keyring.peppers), print_instead, done)
+        finish(path, replace(keyring, current=version), print_instead, done)
 
 
 def show_versions(file: FileOption = None, output: OutputOption = OutputFormat.TABLE) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -33,8 +34,6 @@ def drop_version(
     Asks the database of the server's settings. Bring the file to every server and restart them afterwards.
     """
     with server_side("keyring drop-version"):
-        from watchword_server.keyring import Keyring
-
         path = keyring_path(file)
         keyring = load_keyring(path)
         if version not in keyring.peppers:
@@ -53,7 +52,7 @@ def drop_version(
             )
         if not force:
             _require_unneeded(keyring, version)
-        left = Keyring(keyring.current, {one: key for one, key in keyring.peppers.items() if one != version})
+        left = replace(keyring, peppers={one: key for one, key in keyring.peppers.items() if one != version})
         done = f"Version {version} is gone from {path}. Bring the file to every server and restart them; keep a copy of"
         done += " the old one for as long as you keep backups of the database."
         finish(path, left, print_instead, done)
