@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from watchword.credentials.renewal import Renewal
+from watchword.protobuf_time import timestamp_of
 from watchword.token import format_token_id, new_token_id
 from watchword.v1 import token_service_pb2 as pb
 
@@ -63,17 +62,11 @@ def made_id(ends_at: float) -> UUID:
     return new_token_id(int(ends_at * 1000))
 
 
-def timestamp(seconds: float) -> Timestamp:
-    made = Timestamp()
-    made.FromNanoseconds(int(seconds * 1e9))
-    return made
-
-
 def message(token_id: UUID, created_at: float, life: float, **fields: object) -> pb.Token:
     return pb.Token(
         token_id=format_token_id(token_id),
-        created_at=timestamp(created_at),
-        expires_at=timestamp(created_at + life),
+        created_at=timestamp_of(created_at),
+        expires_at=timestamp_of(created_at + life),
         **fields,  # type: ignore[arg-type]
     )
 
@@ -82,5 +75,5 @@ def rotated(token_id: UUID, at: float, life: float, grace: float, **fields: obje
     return pb.RotateResponse(
         secret="the new one",
         token=message(token_id, at, life, **fields),
-        rotated=pb.Token(expires_at=timestamp(at + grace)),
+        rotated=pb.Token(expires_at=timestamp_of(at + grace)),
     )

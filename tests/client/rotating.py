@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import grpc
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from watchword.bearer import bearer_token
+from watchword.protobuf_time import timestamp_of
 from watchword.status import details_trailer, reason_detail, retry_detail
 from watchword.token import format_token_id, new_token, new_token_id
 from watchword.v1 import token_service_pb2 as pb
@@ -35,8 +35,8 @@ class Made:
     def message(self) -> pb.Token:
         return pb.Token(
             token_id=self.token_id,
-            created_at=_timestamp(self.created_at),
-            expires_at=_timestamp(self.expires_at),
+            created_at=timestamp_of(self.created_at),
+            expires_at=timestamp_of(self.expires_at),
             kind=self.kind,
             successor_id=self.successor.token_id if self.successor else "",
         )
@@ -181,9 +181,3 @@ def _abort(context: grpc.ServicerContext, refusal: Refusal, token_id: str = "") 
         ]
         context.set_trailing_metadata(details_trailer(refusal.code, "refused", *details))
     context.abort(refusal.code, "refused")
-
-
-def _timestamp(seconds: float) -> Timestamp:
-    made = Timestamp()
-    made.FromNanoseconds(int(seconds * 1e9))
-    return made

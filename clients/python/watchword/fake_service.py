@@ -10,7 +10,6 @@ from typing import Final, NoReturn
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from watchword.fake_authority import (
     GRACE_SECONDS_DEFAULT,
@@ -26,6 +25,7 @@ from watchword.interceptor.denial import RETRY_DELAY_SECONDS
 from watchword.interceptor.server_sync import ServerInterceptor
 from watchword.lease import LEASE_SECONDS_DEFAULT
 from watchword.policy import AUTHENTICATED, Policy
+from watchword.protobuf_time import seconds_of, timestamp_of
 from watchword.scope import RESERVED
 from watchword.status import details_trailer, reason_detail, retry_detail
 from watchword.token import MalformedTokenError
@@ -39,7 +39,6 @@ from watchword.verifier.verdict import Bound, Inactive, Insufficient
 THREADS_COUNT: Final = 24
 INACTIVE_SECONDS: Final = 60
 GRACE_SECONDS: Final = 1.0
-_NANOS: Final = 1_000_000_000
 _SERVICE: Final = "/watchword.v1.TokenService/"
 
 
@@ -101,7 +100,7 @@ class _TokenService(pb_grpc.TokenServiceServicer):
 
     def Issue(self, request: pb.IssueRequest, context: grpc.ServicerContext) -> pb.IssueResponse:
         self._refuse_in_outage(context)
-        ttl_seconds = _seconds(request.ttl) if request.HasField("ttl") else TTL_SECONDS_DEFAULT
+        ttl_seconds = seconds_of(request.ttl) if request.HasField("ttl") else TTL_SECONDS_DEFAULT
         try:
             secret = self._authority.issue(
                 request.subject,
@@ -126,8 +125,8 @@ class _TokenService(pb_grpc.TokenServiceServicer):
         try:
             secret = self._authority.rotate(
                 own.text.decode("ascii"),
-                ttl_seconds=_seconds(request.ttl) if request.HasField("ttl") else None,
-                grace_seconds=_seconds(request.grace) if request.HasField("grace") else GRACE_SECONDS_DEFAULT,
+                ttl_seconds=seconds_of(request.ttl) if request.HasField("ttl") else None,
+                grace_seconds=seconds_of(request.grace) if request.HasField("grace") else GRACE_SECONDS_DEFAULT,
                 request_id=request.request_id,
                 attempt=request.attempt,
             )
@@ -150,7 +149,7 @@ class _TokenService(pb_grpc.TokenServiceServicer):
             narrowed = self._authority.narrow(
                 request.token_id,
                 remove_scopes=request.remove_scopes,
-                ttl_seconds=_seconds(request.ttl) if request.HasField("ttl") else None,
+                ttl_seconds=seconds_of(request.ttl) if request.HasField("ttl") else None,
             )
         except TokenNotLiveError as error:
             _abort(context, grpc.StatusCode.FAILED_PRECONDITION, str(error), "TOKEN_NOT_LIVE")
@@ -255,8 +254,8 @@ class _TokenService(pb_grpc.TokenServiceServicer):
             audiences=identity.audiences,
             metadata=identity.metadata,
             kind=pb.TOKEN_KIND_SERVICE,
-            created_at=_timestamp(issued.created_at),
-            expires_at=_timestamp(time.time() + remaining_seconds),
+            created_at=timestamp_of(issued.created_at),
+            expires_at=timestamp_of(time.time() + remaining_seconds),
             state=_state(issued, remaining_seconds),
             allowed_networks=issued.allowed_networks,
             certificate_sha256=issued.certificate_sha256,
@@ -289,13 +288,3 @@ def _state(issued: Issued, remaining_seconds: float) -> pb.TokenState.ValueType:
     if issued.revoked:
         return pb.TOKEN_STATE_REVOKED
     return pb.TOKEN_STATE_LIVE if remaining_seconds > 0 else pb.TOKEN_STATE_EXPIRED
-
-
-def _seconds(duration: Duration) -> float:
-    return duration.seconds + duration.nanos / _NANOS
-
-
-def _timestamp(seconds: float) -> Timestamp:
-    timestamp = Timestamp()
-    timestamp.FromNanoseconds(int(seconds * _NANOS))
-    return timestamp

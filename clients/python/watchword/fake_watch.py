@@ -14,17 +14,16 @@ from typing import Final
 from uuid import UUID
 
 import grpc
-from google.protobuf.duration_pb2 import Duration
 
 from watchword.fake_authority import FakeAuthority, ReportedUse
 from watchword.identity import current_identity
 from watchword.lease import LEASE_SECONDS_DEFAULT, recorder_end
+from watchword.protobuf_time import duration_of, seconds_of
 from watchword.token import format_token_id, parse_token_id
 from watchword.v1 import verifier_service_pb2 as pb
 from watchword.v1 import verifier_service_pb2_grpc as pb_grpc
 from watchword.v1.token_service_pb2 import Position
 
-_NANOS: Final = 1_000_000_000
 _RENEWALS_PER_LEASE: Final = 6
 
 
@@ -115,10 +114,10 @@ class FakeWatch(pb_grpc.VerifierServiceServicer):
             outbox.put(
                 pb.WatchResponse(
                     welcome=pb.Welcome(
-                        lease=_duration(self._lease_seconds),
-                        renew_every=_duration(self._lease_seconds / _RENEWALS_PER_LEASE),
+                        lease=duration_of(self._lease_seconds),
+                        renew_every=duration_of(self._lease_seconds / _RENEWALS_PER_LEASE),
                         position=begins_at,
-                        usage_every=_duration(self._usage_every_seconds) if self._usage_every_seconds else None,
+                        usage_every=duration_of(self._usage_every_seconds) if self._usage_every_seconds else None,
                     )
                 )
             )
@@ -163,7 +162,7 @@ class FakeWatch(pb_grpc.VerifierServiceServicer):
                 grant = pb.LeaseGrant(
                     nonce=request.renew.nonce,
                     position=self._position(self._authority.position),
-                    lease=_duration(self._lease_seconds),
+                    lease=duration_of(self._lease_seconds),
                 )
                 outbox.put(pb.WatchResponse(grant=grant))
             elif which == "acknowledge":
@@ -187,14 +186,9 @@ def _reported(service: str, use: pb.Use) -> ReportedUse:
         service,
         format_token_id(UUID(bytes=use.token_id)),
         use.use_count,
-        use.ago.seconds + use.ago.nanos / _NANOS,
+        seconds_of(use.ago),
         use.address,
         tuple(use.scopes),
         use.refused_count,
         use.refused_address,
     )
-
-
-def _duration(seconds: float) -> Duration:
-    nanos = round(seconds * _NANOS)
-    return Duration(seconds=nanos // _NANOS, nanos=nanos % _NANOS)

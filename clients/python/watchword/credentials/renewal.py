@@ -16,13 +16,11 @@ from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from watchword.credentials import renewal_times as times
 from watchword.credentials.outcome import HARD_END, SESSION, TOKEN_ROTATED, sentence_of
 from watchword.credentials.place import Attempt
 from watchword.credentials.renewal_status import RenewalStatus
+from watchword.protobuf_time import duration_of, seconds_of
 from watchword.token import expires_at_ms, format_token_id
 from watchword.v1 import token_service_pb2 as pb
 
@@ -34,7 +32,6 @@ _GRACE_SECONDS: Final = 3_600.0
 """The service's own default."""
 _SET_BACK_SECONDS: Final = 1.0
 """A clock that goes back by less than this between two looks is put right a little, as clocks are all the time."""
-_NANOS: Final = 1_000_000_000
 
 
 class Renewal:
@@ -106,7 +103,7 @@ class Renewal:
         self._is_borne = token.token_id == self.token_id
         if not self._is_borne:
             return
-        self._plan(_seconds(token.created_at), _seconds(token.expires_at))
+        self._plan(seconds_of(token.created_at), seconds_of(token.expires_at))
         if token.kind == pb.TOKEN_KIND_SESSION:
             self._finish(SESSION, logging.INFO)
         elif token.successor_id:
@@ -154,8 +151,8 @@ class Renewal:
         return pb.RotateRequest(
             # None is the calling one, which needs no scope for it.
             token_id="" if self._is_borne else self.token_id,
-            ttl=_duration(self._ttl_seconds),
-            grace=_duration(self._grace_seconds),
+            ttl=None if self._ttl_seconds is None else duration_of(self._ttl_seconds),
+            grace=None if self._grace_seconds is None else duration_of(self._grace_seconds),
             request_id=attempt.request_id,
             attempt=attempt.number,
         )
@@ -165,7 +162,7 @@ class Renewal:
     def renewed(self, response: pb.RotateResponse, sent_at: float) -> None:
         """There is a new token, and it is kept. It was asked for at `sent_at`."""
         old_id, token = self.token_id, response.token
-        life_seconds = _seconds(token.expires_at) - _seconds(token.created_at)
+        life_seconds = seconds_of(token.expires_at) - seconds_of(token.created_at)
         usual_seconds = min(self._ttl_seconds or self._life_seconds, self._life_seconds)
         self._is_unsaved = False
         self._succeeded()
@@ -181,7 +178,7 @@ class Renewal:
 
     def rotated(self, response: pb.RotateResponse, sent_at: float) -> float:
         """The service has rotated the token, and the new one is about to be kept; when the old one ends."""
-        lives_seconds = _seconds(response.rotated.expires_at) - _seconds(response.token.created_at)
+        lives_seconds = seconds_of(response.rotated.expires_at) - seconds_of(response.token.created_at)
         self.ends_at = min(self.ends_at, sent_at + lives_seconds)
         return self.ends_at
 
@@ -310,17 +307,6 @@ class Renewal:
         ):
             return min(surely, self.ends_at - now)
         return self.ends_at - now
-
-
-def _seconds(timestamp: Timestamp) -> float:
-    return timestamp.seconds + timestamp.nanos / _NANOS
-
-
-def _duration(seconds: float | None) -> Duration | None:
-    if seconds is None:
-        return None
-    whole, part = divmod(seconds, 1)
-    return Duration(seconds=int(whole), nanos=int(part * _NANOS))
 
 
 def _instant(seconds: float) -> datetime:

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
-from google.protobuf.duration_pb2 import Duration
-
 from watchword.lease import Clock, Instant, instant
+from watchword.protobuf_time import duration_of, seconds_of
 from watchword.scope import is_scope
 from watchword.token import format_token_id, parse_token_id
 from watchword.v1 import token_service_pb2
@@ -38,7 +37,6 @@ _FIELD_BYTES: Final = 4
 _FIRST_REPORT: Final = (0.05, 0.9)
 _NEXT_REPORT: Final = (0.8, 0.9)
 _FURTHER_REPORT: Final = (0.4, 0.45)
-_NANOS: Final = 1_000_000_000
 
 
 class WatchProtocolError(Exception):
@@ -83,7 +81,7 @@ class WatchSession:
         cache = self._cache
         hello = pb.Hello(
             verifier_key=cache.verifier_key,
-            lease=_duration(self._lease_seconds),
+            lease=duration_of(self._lease_seconds),
             name=self._name,
             instance=self._instance,
             library=self._library,
@@ -151,7 +149,7 @@ class WatchSession:
         return (self._acknowledge(),) if self._cache.applied > applied else ()
 
     def _welcome(self, welcome: pb.Welcome) -> None:
-        renew_every_seconds = _seconds(welcome.renew_every)
+        renew_every_seconds = seconds_of(welcome.renew_every)
         if not renew_every_seconds > 0:
             raise WatchProtocolError("no time to renew at")
         self._epoch = _epoch(welcome.position)
@@ -163,7 +161,7 @@ class WatchSession:
         self.attached = (self._epoch, welcome.position.number) == self._resume_from == self._now()
 
     def _count_uses(self, welcome: pb.Welcome) -> None:
-        every_seconds = _seconds(welcome.usage_every)
+        every_seconds = seconds_of(welcome.usage_every)
         # An authority that is older than this library takes no reports, and says nothing of them.
         if every_seconds > 0:
             self._usage_every_seconds = min(max(every_seconds, _USAGE_EVERY_SECONDS_MIN), _USAGE_EVERY_SECONDS_MAX)
@@ -198,7 +196,7 @@ class WatchSession:
             raise WatchProtocolError("a grant that nobody asked for here")
         self._check_epoch()
         # The shorter of what was asked for and what is granted: the replica waits for what it granted.
-        lease_seconds = min(_seconds(grant.lease), self._lease_seconds)
+        lease_seconds = min(seconds_of(grant.lease), self._lease_seconds)
         self._cache.grant(sent, lease_seconds, grant.position.epoch, grant.position.number)
 
     def _sent_at(self) -> Instant:
@@ -232,7 +230,7 @@ def _use(used: Used, now: float) -> pb.Use:
     return pb.Use(
         token_id=parse_token_id(used.token_id).bytes,
         use_count=used.count,
-        ago=_duration(max(0.0, now - used.last_at)) if used.count else None,
+        ago=duration_of(max(0.0, now - used.last_at)) if used.count else None,
         address=used.address,
         # One that the service knows no such scope by would cost the stream.
         scopes=sorted(filter(is_scope, used.scopes))[:_SCOPES_MAX],
@@ -249,12 +247,3 @@ def _fitting(uses: list[pb.Use]) -> list[pb.Use]:
         if room < 0:
             use.ClearField("scopes")
     return uses
-
-
-def _duration(seconds: float) -> Duration:
-    whole, part = divmod(seconds, 1)
-    return Duration(seconds=int(whole), nanos=int(part * _NANOS))
-
-
-def _seconds(duration: Duration) -> float:
-    return duration.seconds + duration.nanos / _NANOS

@@ -8,17 +8,16 @@ from types import MappingProxyType
 from typing import Final
 
 import grpc
-from google.protobuf.duration_pb2 import Duration
 
 from watchword.identity import Identity
 from watchword.network import NetworkError, Networks
+from watchword.protobuf_time import seconds_of
 from watchword.v1 import token_service_pb2 as pb
 from watchword.verifier.contract import VerifierUnavailableError
 from watchword.verifier.verdict import Active, Answer, Bindings, Bound, Inactive, Insufficient, Position, Verdict
 
 # The service's own limit for one BatchValidate.
 BATCH_SIZE_LIMIT: Final = 1_000
-_NANOS: Final = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +83,11 @@ def _answer(response: pb.ValidateResponse) -> Answer | None:
     which = response.WhichOneof("verdict")
     if which == "active":
         verdict = _bound(response.active, Active(_identity(response.active)))
-        remaining_seconds = _seconds(response.active.remaining)
+        remaining_seconds = seconds_of(response.active.remaining)
     elif which == "insufficient":
         token = response.insufficient.token
         verdict = _bound(token, Insufficient(_identity(token), tuple(response.insufficient.missing_scopes)))
-        remaining_seconds = _seconds(token.remaining)
+        remaining_seconds = seconds_of(token.remaining)
     elif which == "inactive":
         verdict = Inactive()
     elif which == "unjudged":
@@ -98,7 +97,7 @@ def _answer(response: pb.ValidateResponse) -> Answer | None:
     return Answer(
         verdict,
         Position(response.position.epoch, response.position.number),
-        _seconds(response.cacheable_for),
+        seconds_of(response.cacheable_for),
         remaining_seconds,
     )
 
@@ -121,7 +120,3 @@ def _identity(token: pb.ActiveToken) -> Identity:
         tuple(token.audiences),
         MappingProxyType(dict(token.metadata)),
     )
-
-
-def _seconds(duration: Duration) -> float:
-    return duration.seconds + duration.nanos / _NANOS
