@@ -37,6 +37,7 @@ class Standing:
         self._bearer = bearer
         self._context = context
         self._doubted = asyncio.Event()
+        self._was_judged = False
         self._ends_at = 0.0
         self._rejudged_at = 0.0
         self.gate = asyncio.Event()
@@ -59,7 +60,9 @@ class Standing:
                 snapshot,
                 required=self._access.scopes,
                 evidence=lambda: evidence_of(self._context, self._surroundings.proxies),
+                rotated_presented=self._rotated_presented,
             )
+            self._was_judged = True
             # Also while it lasts: a token that a stream rests on is in use, and a rotated one not silent.
             self._surroundings.count_call(
                 record, lambda: address_of(self._context, self._surroundings.proxies), self._access.scopes
@@ -76,6 +79,11 @@ class Standing:
             self._rejudged_at = asked_at + min(REJUDGE_SECONDS, max(RETRY_SECONDS, seconds_left / 2))
         self.gate.set()
         return record
+
+    def _rotated_presented(self, record: TokenRecord) -> None:
+        """That a token ended while a stream rested on it is no news: it was presented before."""
+        if not self._was_judged:
+            self._surroundings.rotated_presented(record, address_of(self._context, self._surroundings.proxies))
 
     async def keep(self) -> None:
         """Judges again whenever there is doubt, now and then without any, and when the token expires. Never returns:
