@@ -289,6 +289,19 @@ def test_history_that_was_replaced_is_read_as_it_was(repository: Path, found: Fo
     assert {one for _, _, one in found(repository, "--history")} == {token_id(replaced), token_id(cut_off)}
 
 
+def test_git_is_not_told_the_callers_token(repository: Path, tmp_path: Path, found: Found) -> None:
+    telling = tmp_path / "telling"
+    telling.mkdir()
+    (telling / "git").write_text(f'#!/bin/sh\nenv >> {tmp_path}/told\nexec {shutil.which("git")} "$@"\n')
+    (telling / "git").chmod(0o755)
+    secret = token().text.decode()
+    path = f"{telling}:{os.environ['PATH']}"
+    assert found(repository, "--history", PATH=path, WATCHWORD_TOKEN=secret) == []
+    told = (tmp_path / "told").read_text()
+    assert "PATH=" in told
+    assert secret not in told
+
+
 def test_in_a_hook_the_folder_that_was_named_counts(repository: Path, tmp_path: Path, found: Found) -> None:
     one = token()
     (repository / "x").write_bytes(one.text)

@@ -21,6 +21,7 @@ _OF_A_HOOK: Final = {
     *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX", "GIT_NAMESPACE"),
     *("GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES"),
 }
+_SETTINGS: Final = "WATCHWORD_"
 # A repository's own configuration can name a program for this.
 _HARMLESS: Final = ("-c", "core.fsmonitor=false")
 _OURS: Final = {
@@ -177,7 +178,10 @@ class _Content:
 
 
 def _environment() -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name not in _OF_A_HOOK}
+    # Without what is ours alone: a token, perhaps.
+    kept = {
+        name: value for name, value in os.environ.items() if name not in _OF_A_HOOK and not name.startswith(_SETTINGS)
+    }
     return kept | _OURS
 
 
