@@ -9,7 +9,6 @@ from typing import Any
 from uuid import UUID
 
 from watchword.v1 import fleet_service_pb2 as pb
-from watchword_server.answer.errors import FieldsInvalidError
 from watchword_server.request import messages, pages
 from watchword_server.request.pipeline import Call, Method
 from watchword_server.store.contract import Position
@@ -56,7 +55,7 @@ def _page_after(token: str) -> tuple[UUID, bytes] | None:
     try:
         return UUID(replica), binascii.unhexlify(key)
     except ValueError:
-        raise FieldsInvalidError([("page_token", "is not one that this server gave")]) from None
+        raise pages.page_token_unknown() from None
 
 
 def _replica_message(row: ReplicaRow) -> pb.Replica:

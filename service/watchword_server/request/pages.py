@@ -40,6 +40,11 @@ def fitting(entries: Iterable[M]) -> list[M]:
     return page
 
 
+def page_token_unknown() -> FieldsInvalidError:
+    """To be raised for a page token that no answer can have held."""
+    return FieldsInvalidError([("page_token", "is not one that this server gave")])
+
+
 def page_token(after: str) -> str:
     """An opaque page token for "after this"."""
     return base64.urlsafe_b64encode(after.encode()).decode().rstrip("=")
@@ -50,9 +55,9 @@ def page_after(token: str) -> str:
     try:
         after = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError):
-        raise FieldsInvalidError([("page_token", "is not one that this server gave")]) from None
+        raise page_token_unknown() from None
     if "\x00" in after:
-        raise FieldsInvalidError([("page_token", "is not one that this server gave")])
+        raise page_token_unknown()
     return after
 
 
@@ -63,7 +68,7 @@ def page_after_id(token: str) -> UUID | None:
     try:
         return UUID(page_after(token))
     except ValueError:
-        raise FieldsInvalidError([("page_token", "is not one that this server gave")]) from None
+        raise page_token_unknown() from None
 
 
 def token_id_of(text: str, path: str) -> UUID:
