@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Final
-from urllib.parse import quote
 
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
@@ -128,10 +127,8 @@ def serving(
 @contextmanager
 def serving_beside(first: Authority, transport: Transport) -> Iterator[Authority]:
     """Another server on the database of one that runs."""
-    postgres = first.postgres
-    folder = quote(postgres.socket_dir, safe="")
     database = {
-        "WATCHWORD_DATABASE_URL": f"postgresql://postgres@/{postgres.watchword_database()}?host={folder}",
+        "WATCHWORD_DATABASE_URL": first.postgres.watchword_dsn(),
         "WATCHWORD_KEYRING_FILE": str(first.data_dir / KEYRING_FILE),
     }
     with _server(first.data_dir, transport, database) as authority:

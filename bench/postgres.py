@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, LiteralString
+from urllib.parse import quote
 
 import psycopg
 
@@ -44,6 +45,10 @@ class Postgres:
             if self.query("select 1 from pg_tables where tablename = 'tokens'", name):
                 return str(name)
         raise MeasurementError("no database of this server holds Watchword's tables")
+
+    def watchword_dsn(self) -> str:
+        """Where that database is."""
+        return f"postgresql://postgres@/{self.watchword_database()}?host={quote(self.socket_dir, safe='')}"
 
     def cpu_ns(self) -> int:
         return tree_cpu_ns(self.pid)

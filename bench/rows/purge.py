@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from statistics import median
 from typing import Final
-from urllib.parse import quote
 
 from bench.authority import Authority, data_folder, require_only_active, serving
 from bench.cost import calls_for
@@ -118,10 +117,7 @@ class Purging:
 
 
 async def _purge(authority: Authority) -> Purging:
-    postgres = authority.postgres
-    folder = quote(postgres.socket_dir, safe="")
-    dsn = f"postgresql://postgres@/{postgres.watchword_database()}?host={folder}"
-    database = await Database.open(dsn, pool_size_max=1)
+    database = await Database.open(authority.postgres.watchword_dsn(), pool_size_max=1)
     try:
         from_us = time.time_ns() // 1000
         done = await purge(database, _RETENTION, now=datetime.now(UTC))
