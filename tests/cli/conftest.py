@@ -35,6 +35,24 @@ class CommandLine:
             env={**self.environment, **environment},
         )
 
+    def into_closed_pipe(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """With a reader of its output that has gone away."""
+        reading, writing = os.pipe()
+        os.close(reading)
+        try:
+            return subprocess.run(
+                [*WATCHWORD, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=writing,
+                stderr=subprocess.PIPE,
+                text=True,
+                timeout=PROCESS_SECONDS_MAX,
+                check=False,
+                env=self.environment,
+            )
+        finally:
+            os.close(writing)
+
 
 @pytest.fixture
 def authority() -> Iterator[Authority]:

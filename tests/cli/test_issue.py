@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import stat
 import subprocess
 from pathlib import Path
@@ -146,19 +145,7 @@ def test_unknown_outcome_names_the_request_id_that_tells(watchword: CommandLine,
 
 
 def test_lost_secret_says_which_token_to_revoke(watchword: CommandLine, authority: Authority) -> None:
-    reading, writing = os.pipe()
-    os.close(reading)
-    ended = subprocess.run(
-        [*WATCHWORD, *ISSUE, "--quiet"],
-        stdin=subprocess.DEVNULL,
-        stdout=writing,
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=PROCESS_SECONDS_MAX,
-        env=watchword.environment,
-        check=False,
-    )
-    os.close(writing)
+    ended = watchword.into_closed_pipe(*ISSUE, "--quiet")
     assert ended.returncode == 141
     assert f"watchword revoke --id {authority.tokens[issued_secret(authority)].token_id}" in ended.stderr
     assert "Traceback" not in ended.stderr

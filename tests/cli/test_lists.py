@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from pathlib import Path
 
 from tests.cli.authority import Authority
-from tests.cli.conftest import PROCESS_SECONDS_MAX, CommandLine
-from tests.servers import WATCHWORD
+from tests.cli.conftest import CommandLine
 from watchword.v1.audit_service_pb2 import AuditEvent
 from watchword.v1.token_service_pb2 import TOKEN_KIND_SESSION, TOKEN_STATE_EXPIRED
 
@@ -86,19 +83,7 @@ def test_audit_events_are_listed_since_an_instant(watchword: CommandLine, author
 
 
 def test_reader_that_goes_away_is_no_error(watchword: CommandLine, authority: Authority) -> None:
-    reading, writing = os.pipe()
-    os.close(reading)
-    ended = subprocess.run(
-        [*WATCHWORD, "tokens", "list"],
-        stdin=subprocess.DEVNULL,
-        stdout=writing,
-        stderr=subprocess.PIPE,
-        text=True,
-        timeout=PROCESS_SECONDS_MAX,
-        env=watchword.environment,
-        check=False,
-    )
-    os.close(writing)
+    ended = watchword.into_closed_pipe("tokens", "list")
     assert (ended.returncode, ended.stderr) == (141, "")
 
 
