@@ -233,6 +233,11 @@ def test_a_filter_that_means_nothing_is_refused(admin: Party, fields: dict[str, 
     assert _invalid(refused(admin.list_tokens, request)).fields == (wrong,)
 
 
+@pytest.mark.parametrize("days", [365_000, 3_652_000])
+def test_nothing_is_unused_for_as_long_as_there_are_no_tokens(admin: Party, days: int) -> None:
+    assert not admin.list_tokens(pb.ListTokensRequest(unused_for=Duration(seconds=days * 86_400))).tokens
+
+
 @pytest.mark.parametrize(
     ("fields", "wrong"),
     [

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import timedelta
+from typing import Any, Final
 from uuid import UUID
 
 from watchword.v1 import token_service_pb2 as pb
@@ -17,6 +18,9 @@ from watchword_server.rules.fields import Faults
 from watchword_server.rules.tokens import TokenRecord
 from watchword_server.rules.verdicts import Evidence, Reason, judge
 from watchword_server.store.contract import Reads, Snapshot, Store, TokenQuery
+
+# Of what is longer the beginning may be no instant that a database can hold.
+_UNUSED_MAX: Final = timedelta(days=366_000)
 
 
 class TokenReading:
@@ -157,6 +161,6 @@ def _query(request: pb.ListTokensRequest, limit: int) -> TokenQuery:
         after=pages.page_after_id(request.page_token),
         owner=request.owner,
         kind=messages.kind_of(request.kind, "kind"),
-        unused_for=unused_for,
+        unused_for=unused_for and min(unused_for, _UNUSED_MAX),
         expiring_within=expiring_within,
     )
