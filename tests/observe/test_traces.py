@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -23,7 +22,9 @@ TOKEN = new_token(new_token_id(2**44)).text.decode()
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
-async def spans_of(behaviour: Any, kind: Any, **call: Any) -> tuple[Any, ...]:
+async def spans_of(
+    behaviour: Any, kind: Any, *, cancelled_at: asyncio.Event | None = None, **call: Any
+) -> tuple[Any, ...]:
     """Calls `behaviour` through a real server and returns the spans that came of it."""
     exporter = InMemorySpanExporter()
     traces = Traces.to_exporter(exporter)
@@ -34,9 +35,12 @@ async def spans_of(behaviour: Any, kind: Any, **call: Any) -> tuple[Any, ...]:
     try:
         async with aio.insecure_channel(bound.address.target) as channel:
             method: Any = channel.unary_unary("/test.Echo/Say")
+            made = method(TOKEN.encode(), **call)
+            if cancelled_at is not None:
+                await cancelled_at.wait()
+                made.cancel()
             # How it ended is what the span is asked.
-            with suppress(aio.AioRpcError):
-                await method(TOKEN.encode(), **call)
+            await made.code()
     finally:
         await bound.stop(10)
         await asyncio.to_thread(traces.close)
@@ -95,10 +99,13 @@ async def test_an_uncaught_error_is_unknown_and_not_shown(kind: str, caplog: pyt
 
 
 async def test_a_cancelled_call_is_cancelled(kind: str) -> None:
+    begun = asyncio.Event()
+
     async def say(request: bytes, context: Any) -> None:
+        begun.set()
         await asyncio.Event().wait()
 
-    (span,) = await spans_of(say, kind, timeout=0.1)
+    (span,) = await spans_of(say, kind, cancelled_at=begun)
     assert span.attributes["rpc.grpc.status_code"] == 1
 
 

@@ -38,10 +38,20 @@ def wait_for_waiting(dsn: str, count: int = 1) -> None:
     """Until so many statements in this database wait for a lock; fails after about 20 s."""
     with psycopg.connect(dsn, autocommit=True) as database:
         for _ in range(_POLLS_MAX):
-            row = database.execute(
-                "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
-            ).fetchone()
-            if row is not None and row[0] >= count:
+            if _waiting(database) >= count:
                 return
             database.execute("select pg_sleep(0.01)")
     raise AssertionError(f"there are no {count} statements that wait for a lock")
+
+
+def waits(dsn: str) -> bool:
+    """Whether a statement in this database waits for a lock."""
+    with psycopg.connect(dsn) as database:
+        return _waiting(database) > 0
+
+
+def _waiting(database: psycopg.Connection) -> int:
+    row = database.execute(
+        "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'"
+    ).fetchone()
+    return 0 if row is None else int(row[0])

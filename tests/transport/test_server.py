@@ -125,7 +125,9 @@ async def test_a_client_that_leaves_cancels_its_call(running: Running) -> None:
 
 
 async def test_a_deadline_cancels_the_call(running: Running) -> None:
-    assert await status_of(running.call("Hold")(b"", timeout=0.2)) is grpc.StatusCode.DEADLINE_EXCEEDED
+    # Connected first: a call that had not arrived by then would have nothing to cancel.
+    await running.call("Say")(b"")
+    assert await status_of(running.call("Hold")(b"", timeout=1)) is grpc.StatusCode.DEADLINE_EXCEEDED
     await asyncio.wait_for(running.echo.cancelled.wait(), 10)
 
 
