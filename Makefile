@@ -19,7 +19,7 @@ TYPED     := $(wildcard service clients/python tests bench examples deploy)
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run test check format lint fix types imports proto breaking generate generate-check compat deploy-check bench soak fuzz clean
+.PHONY: help run test test-postgres check format lint fix types imports proto breaking generate generate-check compat deploy-check bench soak fuzz clean
 
 # A clear heading before each step of a check.
 heading = @printf '\n== %s\n' "$(1)"
@@ -122,10 +122,18 @@ deploy-check: $(STAMP) ## shell scripts, container file, manifests and alert rul
 # Whole files to a worker: the tests of a file may share what is dear to set up. Much of a test's time is waiting, so two cores
 # keep three workers and the processes that they start.
 TEST_WORKERS ?= 3
+pytest = $(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 test: $(STAMP) ## the whole test suite (PYTEST_ARGS=... narrows it)
 	$(call heading,test)
-	@$(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
+	@$(pytest)
+
+# Where it matters which PostgreSQL it is. Each worker starts one of its own.
+test-postgres: PYTEST_ARGS ?= $(addprefix tests/,answer bad_input cli docs doctor faults history path replica request store)
+test-postgres: $(STAMP) ## what asks the database, on the PostgreSQL in PG_BIN=/usr/lib/postgresql/15/bin
+	@test -x "$(PG_BIN)/postgres" || { echo "Name the folder of PostgreSQL's programs: make test-postgres PG_BIN=/path/to/bin" >&2; exit 1; }
+	@printf '\n== test on %s\n' "$$("$(PG_BIN)/postgres" --version)"
+	@WATCHWORD_TEST_POSTGRES="$(PG_BIN)" $(pytest)
 
 # ---- the rest --------------------------------------------------------------------------------------------------------
 

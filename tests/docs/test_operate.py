@@ -7,10 +7,11 @@ from typing import Any, get_args
 
 from annotated_types import Ge, Gt, Le
 
-from tests.docs.documents import code, rows
+from tests.docs.documents import code, rows, text_of
 from watchword_server.observe.metrics import Metrics, ReplicaState
 from watchword_server.rules.verdicts import Reason
 from watchword_server.settings import SECRET_FIELDS, Settings
+from watchword_server.store import migrate
 
 OPERATE = "docs/operate.md"
 SETTINGS_HEADING = "Settings"
@@ -87,6 +88,12 @@ def test_every_metric_is_in_the_table_and_every_one_in_the_table_exists() -> Non
             collected[name] = {label for sample in family.samples for label in sample.labels} - {"le"}
     table = {code(row[0])[0]: set(code(row[1])) for row in rows(OPERATE, "Metrics") if row[0].startswith("`watchword_")}
     assert table == collected
+
+
+def test_the_versions_of_postgresql_are_those_that_are_told_apart() -> None:
+    versions = f"PostgreSQL {migrate.POSTGRES_MIN} to {migrate.POSTGRES_MAX}"
+    for document in (OPERATE, "CHANGELOG.md", "deploy/README.md"):
+        assert versions in text_of(document)
 
 
 def test_every_verdict_is_explained() -> None:
