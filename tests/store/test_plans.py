@@ -105,6 +105,7 @@ async def test_storing_uses_opens_only_the_partitions_of_those_ids(many_partitio
     for table in ("tokens", "token_usage"):
         assert len(await scanned(connection, query("usage_store"), arguments, table=table)) == 2
     assert len(await scanned(connection, query("usage_slide"), (ids, [datetime.now(UTC)] * 2, 0.0))) == 2
+    assert len(await scanned(connection, query("usage_inherit"), (ids[:1], ids[1:]), table="token_usage")) <= 2
     assert len(await scanned(connection, query("usage"), (ids,), table="token_usage")) == 2
     await connection.close()
 

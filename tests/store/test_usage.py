@@ -214,6 +214,26 @@ async def test_a_network_known_at_one_service_is_no_news_at_another(
     assert events(plain, "new_network") == []
 
 
+async def test_a_successor_comes_from_where_its_predecessor_came_from(
+    database: Database, plain: psycopg.Connection
+) -> None:
+    """Of tokens that renew themselves daily all would be news once a day, and a thief that rotates first none."""
+    first, second, third = (token(plain, audiences=["orders", "billing"]) for _ in range(3))
+    for successor, predecessor in ((second, first), (third, second)):
+        plain.execute("update tokens set predecessor_id = %s where id = %s", [predecessor, successor])
+    await stored(database, use(first, address="192.0.2.1"))
+    await stored(database, use(first, service="billing", address="2001:db8::1"))
+    assert len(events(plain, "new_network")) == 1
+    assert await stored(database, use(second)) == (1, 0), "from where is not known"
+    home = use(second, address="192.0.2.7"), use(second, service="billing", address="2001:db8:0:1::1")
+    assert await stored(database, *home) == (2, 0)
+    away = use(third, address="198.51.100.1"), use(third, service="billing", address="198.51.100.2")
+    assert await stored(database, *away) == (2, 1), "news of the first use of a successor, also two generations on"
+    assert await stored(database, *away) == (2, 0)
+    assert await stored(database, use(third, address="192.0.2.1")) == (1, 0)
+    assert [event[0] for event in events(plain, "new_network")] == [third, first]
+
+
 async def test_what_cannot_be_stored_is_stored_as_a_whole_or_not_at_all(
     database: Database, plain: psycopg.Connection
 ) -> None:

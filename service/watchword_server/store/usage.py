@@ -64,13 +64,25 @@ async def _stored(database: Database, uses: Sequence[Use], slack: timedelta) -> 
                 timeout=_STATEMENT_SECONDS_MAX,
             )
             await _slide(connection, rows, slack)
-            events = _new_networks(rows)
+            events = _new_networks([*rows, *await _inherited(connection, rows)])
             if events:
                 await record(connection, events[:_EVENTS_MAX])
         return len(rows), len(events)
 
     async with database.connection() as connection:
         return await retried(transaction, connection)
+
+
+async def _inherited(connection: Connection, rows: Sequence[Any]) -> Sequence[Any]:
+    """For successors by rotation that were just used for the first time: where that was, by what is known of their
+    predecessors."""
+    heirs = {row["token_id"]: row["heir_of"] for row in rows if row["heir_of"] is not None}
+    if not heirs:
+        return ()
+    found: Sequence[Any] = await connection.fetch(
+        query("usage_inherit"), list(heirs), list(heirs.values()), timeout=_STATEMENT_SECONDS_MAX
+    )
+    return found
 
 
 async def _slide(connection: Connection, rows: Sequence[Any], slack: timedelta) -> None:

@@ -22,7 +22,8 @@ meant as (
         nullif(given.address, '')::inet, case family(nullif(given.address, '')::inet) when 4 then 24 else 48 end
       )
     )::text as network,
-    tokens.idle_seconds is not null as slides
+    tokens.idle_seconds is not null as slides,
+    tokens.predecessor_id
   from tokens
   inner join given on tokens.id = given.token_id
   where
@@ -74,6 +75,7 @@ stored as (
 
 select
   meant.token_id, meant.service, meant.address, meant.slides, meant.last_used_at,
-  case when meant.network <> all (known.networks) then meant.network end as new_network
+  case when meant.network <> all (known.networks) then meant.network end as new_network,
+  case when known.networks is null then meant.predecessor_id end as heir_of
 from meant
 left join known on meant.token_id = known.token_id
