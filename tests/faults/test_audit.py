@@ -141,6 +141,21 @@ def block(party: Party) -> Deed:
     )
 
 
+def unblock(party: Party) -> Deed:
+    subject = unique()
+    party.block(subject)
+    request = subject_service_pb2.UnblockSubjectRequest(subject=subject)
+    return Deed(
+        lambda: party.subjects.UnblockSubject(request, metadata=party.metadata, timeout=CALL_SECONDS_MAX),
+        """
+        select
+          not exists (select from blocked_subjects where subject = %(subject)s),
+          exists (select from audit_events where action = 'unblock_subject' and details ->> 'subject' = %(subject)s)
+        """,
+        {"subject": subject},
+    )
+
+
 class Mortal:
     """A server that dies, and comes back with the same database."""
 
@@ -240,7 +255,7 @@ def die_before_each_write(mortal: Mortal, deed: Callable[[Party], Deed]) -> int:
     raise AssertionError("it never ends")
 
 
-@pytest.mark.parametrize("deed", [issue, register, rotate, narrow, revoke, block])
+@pytest.mark.parametrize("deed", [issue, register, rotate, narrow, revoke, block, unblock])
 def test_a_change_is_there_exactly_if_its_event_is_wherever_the_server_dies(
     mortal: Mortal, deed: Callable[[Party], Deed]
 ) -> None:
