@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -16,14 +15,14 @@ from watchword_server.rules.tokens import ADMINISTRATOR_SCOPE, WATCHWORD, Grant,
 from watchword_server.settings import Settings
 from watchword_server.store.administrators import last_administrator_ends_at
 from watchword_server.store.contract import Actor
-from watchword_server.store.database import Database
+from watchword_server.store.database import Database, lock_key
 
 # It exists to issue named administrators, not to be kept.
 BOOTSTRAP_TTL: Final = timedelta(hours=24)
 _EVERYTHING: Final = Grant(scopes=("*", ADMINISTRATOR_SCOPE), subjects=("*",), audiences=("*", WATCHWORD))
 _ACTOR: Final = Actor("bootstrap", None, "local")
 # Two that start at once take turns, so that one administrator is made and not two.
-_LOCK_KEY: Final = int.from_bytes(hashlib.sha256(b"watchword: bootstrap").digest()[:8], "big", signed=True)
+_LOCK_KEY: Final = lock_key("bootstrap")
 
 _log = logging.getLogger("watchword")
 

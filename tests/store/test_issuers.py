@@ -60,9 +60,7 @@ async def test_an_issuer_locked_for_long_does_not_hold_up_everybody(
     store: PostgresStore, database: Database, ready_dsn: str
 ) -> None:
     issuer = await stored(store)
-    issues = Issues(
-        database, queue_max=10, lock_timeout_seconds=0.05, observe=lambda size: None, count=lambda statement: None
-    )
+    issues = Issues(database, lock_timeout_seconds=0.05, observe=lambda size: None, count=lambda statement: None)
     child = new_token(issued_by=issuer)
     with psycopg.connect(ready_dsn) as revoker:
         revoker.execute("update tokens set revoked_at = now() where id = %s", [issuer])

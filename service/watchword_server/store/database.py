@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -52,6 +53,11 @@ Connection = Any
 def query(name: str) -> str:
     """The text of queries/<name>.sql."""
     return (resources.files(__package__) / "queries" / f"{name}.sql").read_text("utf-8")
+
+
+def lock_key(purpose: str) -> int:
+    """The number of an advisory lock. All programs of a database share them, so it is drawn from a name."""
+    return int.from_bytes(hashlib.sha256(f"watchword: {purpose}".encode()).digest()[:8], "big", signed=True)
 
 
 class Database:

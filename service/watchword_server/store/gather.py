@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from watchword_server.store.contract import StoreError, StoreOverloadedError, StoreUnavailableError
 
 Q = TypeVar("Q")
 A = TypeVar("A")
+
+QUEUE_MAX: Final = 10_000
+"""How many requests wait for the database. The next one is refused."""
 
 
 class Gatherer(Generic[Q, A]):
@@ -33,7 +36,7 @@ class Gatherer(Generic[Q, A]):
         send: Callable[[Sequence[Q]], Awaitable[Sequence[A | StoreError]]],
         *,
         batch_max: int,
-        queue_max: int,
+        queue_max: int = QUEUE_MAX,
         lanes: int = 1,
         quiet_turns: int = 20,
         linger_seconds_max: float = 0.004,

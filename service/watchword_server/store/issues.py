@@ -33,7 +33,6 @@ class Issues:
         self,
         database: Database,
         *,
-        queue_max: int,
         lock_timeout_seconds: float = 5,
         observe: Callable[[int], None],
         count: Callable[[str], None],
@@ -44,7 +43,7 @@ class Issues:
         self._count = count
         self._sql = query("issue")
         self._gatherer: Gatherer[NewToken, IssueOutcome] = Gatherer(
-            self._send, batch_max=BATCH_MAX, queue_max=queue_max, lanes=2, observe=observe
+            self._send, batch_max=BATCH_MAX, lanes=2, observe=observe
         )
 
     async def _connect(self) -> Connection:

@@ -28,7 +28,6 @@ class Lookups:
         database: Database,
         *,
         timeout_seconds: float,
-        queue_max: int,
         observe: Callable[[int], None],
         count: Callable[[str], None],
     ) -> None:
@@ -41,7 +40,6 @@ class Lookups:
         self._gatherer: Gatherer[Sequence[UUID], Snapshot] = Gatherer(
             self._send,
             batch_max=IDS_MAX,
-            queue_max=queue_max,
             weigh=len,
             observe=observe,
         )

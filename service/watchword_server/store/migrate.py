@@ -6,7 +6,6 @@ lock is a row that a killed process leaves behind; ours ends with its connection
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -19,11 +18,12 @@ from yoyo import read_migrations
 from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
 from yoyo.connections import DatabaseURI
 
+from watchword_server.store.database import lock_key
+
 POSTGRES_MIN: Final = 15
 POSTGRES_MAX: Final = 18
 """The newest that the tests were run with; newer ones are served."""
-# Postgres's advisory locks are numbers that all programs of a database share: this one says "watchword: migrations".
-LOCK_KEY: Final = int.from_bytes(hashlib.sha256(b"watchword: migrations").digest()[:8], "big", signed=True)
+LOCK_KEY: Final = lock_key("migrations")
 _CONNECT_TIMEOUT_SECONDS: Final = 10
 # DDL that waits behind a long transaction makes everything after it wait too: better to give up and try again.
 _LOCK_TIMEOUT: Final = "set lock_timeout = '10s'"

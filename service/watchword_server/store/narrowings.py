@@ -20,25 +20,9 @@ NarrowingOutcome = Narrowed | ScopesNotHeld | TokenNotLive
 _LOCK_SECONDS_MAX: Final = 5.0
 
 
-class Narrowings:
-    """Runs narrowings, each in a transaction of its own (see together.py)."""
-
-    def __init__(self, database: Database, *, queue_max: int) -> None:
-        self._together: Together[Narrowing, NarrowingOutcome] = Together(
-            database,
-            _narrow_each,
-            queue_max=queue_max,
-            weigh=lambda narrowing: BATCH_MAX,
-            lock_timeout_seconds=_LOCK_SECONDS_MAX,
-        )
-
-    async def narrow(self, narrowing: Narrowing) -> NarrowingOutcome:
-        """Narrows one token."""
-        return await self._together.run(narrowing)
-
-    async def close(self) -> None:
-        """Waits for what is under way. Cancelled, it gives that up; Postgres then takes it back."""
-        await self._together.close()
+def narrowings_on(database: Database) -> Together[Narrowing, NarrowingOutcome]:
+    """Runs narrowings, each in a transaction of its own."""
+    return Together(database, _narrow_each, weigh=lambda narrowing: BATCH_MAX, lock_timeout_seconds=_LOCK_SECONDS_MAX)
 
 
 async def _narrow_each(connection: Connection, narrowings: Sequence[Narrowing]) -> list[NarrowingOutcome]:

@@ -36,15 +36,13 @@ from watchword_server.store.database import Database, query
 from watchword_server.store.event_contract import AuditEvent, Event, EventQuery
 from watchword_server.store.issues import Issues
 from watchword_server.store.lookups import Lookups
-from watchword_server.store.narrowings import Narrowings
+from watchword_server.store.narrowings import narrowings_on
 from watchword_server.store.recording import EventTable
 from watchword_server.store.revocations import Revocations
-from watchword_server.store.rotations import Rotations
+from watchword_server.store.rotations import rotations_on
 from watchword_server.store.rows import record_of
 
 WRITES_END_SECONDS_MAX: Final = 5.0
-QUEUE_MAX: Final = 10_000
-"""How many requests of each kind wait for the database. The next one is refused."""
 _log = logging.getLogger(__name__)
 
 
@@ -73,14 +71,13 @@ class PostgresStore:
         self._lookups = Lookups(
             database,
             timeout_seconds=lookup_timeout_seconds,
-            queue_max=QUEUE_MAX,
             observe=observe_lookups,
             count=count_statement,
         )
-        self._issues = Issues(database, queue_max=QUEUE_MAX, observe=observe_issues, count=count_statement)
-        self._revocations = Revocations(database, queue_max=QUEUE_MAX)
-        self._rotations = Rotations(database, queue_max=QUEUE_MAX)
-        self._narrowings = Narrowings(database, queue_max=QUEUE_MAX)
+        self._issues = Issues(database, observe=observe_issues, count=count_statement)
+        self._revocations = Revocations(database)
+        self._rotations = rotations_on(database)
+        self._narrowings = narrowings_on(database)
         # For what lists and shows. A write has none: a commit is never given up half way.
         self._timeout_seconds = statement_timeout_seconds
         self._events = EventTable(database, timeout_seconds=statement_timeout_seconds)
@@ -105,11 +102,11 @@ class PostgresStore:
 
     async def rotate(self, rotation: Rotation) -> RotationOutcome:
         """See the contract."""
-        return await self._rotations.rotate(rotation)
+        return await self._rotations.run(rotation)
 
     async def narrow(self, narrowing: Narrowing) -> Narrowed | ScopesNotHeld | TokenNotLive:
         """See the contract."""
-        return await self._narrowings.narrow(narrowing)
+        return await self._narrowings.run(narrowing)
 
     async def unblock(self, subject: str, actor: Actor) -> bool:
         """See the contract."""

@@ -6,16 +6,15 @@ killed server leaves a partition whole or gone (test_server_killed_while_it_purg
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Self
 
-from watchword_server.store.database import DRIVER_ERRORS, Connection, Database
+from watchword_server.store.database import DRIVER_ERRORS, Connection, Database, lock_key
 from watchword_server.store.partitions import AttachedPartition, attached_partitions, impatiently
 
-LOCK_KEY: Final = int.from_bytes(hashlib.sha256(b"watchword: purge").digest()[:8], "big", signed=True)
+LOCK_KEY: Final = lock_key("purge")
 AUDIT_DAYS_MIN: Final = 90
 """The database itself refuses to drop events that are younger (migration 0003)."""
 # What is known of a token's use goes before the token.

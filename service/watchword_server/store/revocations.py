@@ -7,6 +7,7 @@ from typing import Final
 from watchword_server.store.contract import Preview, Revocation, Revoked
 from watchword_server.store.database import Database
 from watchword_server.store.ending import end_together, foresee
+from watchword_server.store.gather import QUEUE_MAX
 from watchword_server.store.together import BATCH_MAX, Together
 
 # One that may end many tokens weighs so much. One that ends all of them shares its transaction with nobody, and neither
@@ -17,10 +18,10 @@ _HEAVY: Final = 50
 class Revocations:
     """Runs revocations; those that wait together share a transaction (see together.py)."""
 
-    def __init__(self, database: Database, *, queue_max: int) -> None:
+    def __init__(self, database: Database, *, queue_max: int = QUEUE_MAX) -> None:
         self._database = database
         self._together: Together[Revocation, Revoked] = Together(
-            database, end_together, queue_max=queue_max, weigh=_weight
+            database, end_together, weigh=_weight, queue_max=queue_max
         )
 
     async def revoke(self, revocation: Revocation) -> Revoked:

@@ -35,21 +35,9 @@ SUPERSEDED: Final = "SUPERSEDED"
 _LOCK_SECONDS_MAX: Final = 5.0
 
 
-class Rotations:
-    """Runs rotations; those that wait together share a transaction (see together.py)."""
-
-    def __init__(self, database: Database, *, queue_max: int) -> None:
-        self._together: Together[Rotation, RotationOutcome] = Together(
-            database, rotate_together, queue_max=queue_max, lock_timeout_seconds=_LOCK_SECONDS_MAX
-        )
-
-    async def rotate(self, rotation: Rotation) -> RotationOutcome:
-        """Stores one successor."""
-        return await self._together.run(rotation)
-
-    async def close(self) -> None:
-        """Waits for what is under way. Cancelled, it gives that up; Postgres then takes it back."""
-        await self._together.close()
+def rotations_on(database: Database) -> Together[Rotation, RotationOutcome]:
+    """Runs rotations."""
+    return Together(database, _rotate_together, lock_timeout_seconds=_LOCK_SECONDS_MAX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +67,7 @@ class _Step:
     event_id: UUID = field(default_factory=new_event_id)
 
 
-async def rotate_together(connection: Connection, rotations: Sequence[Rotation]) -> list[RotationOutcome]:
+async def _rotate_together(connection: Connection, rotations: Sequence[Rotation]) -> list[RotationOutcome]:
     """Carries them out in the transaction under way, each as if it came after those before it."""
     blocked = await _blocked(connection, rotations)
     outcomes: dict[int, RotationOutcome | _Step] = {}

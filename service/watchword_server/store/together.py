@@ -16,7 +16,7 @@ from watchword_server.store.contract import (
 )
 from watchword_server.store.database import DRIVER_ERRORS, Connection, Database, closed, retried, translated
 from watchword_server.store.durable import acknowledged
-from watchword_server.store.gather import Gatherer
+from watchword_server.store.gather import QUEUE_MAX, Gatherer
 
 BATCH_MAX: Final = 1_000
 
@@ -40,9 +40,9 @@ class Together(Generic[Q, A]):
         database: Database,
         work: Callable[[Connection, Sequence[Q]], Awaitable[Sequence[A]]],
         *,
-        queue_max: int,
         weigh: Callable[[Q], int] = lambda change: 1,
         lock_timeout_seconds: float = 0,
+        queue_max: int = QUEUE_MAX,
     ) -> None:
         self._database = database
         self._work = work
