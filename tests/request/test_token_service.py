@@ -51,6 +51,28 @@ async def test_a_batch_of_many_scopes_gives_way_to_others() -> None:
     assert all(one.insufficient.missing_scopes == missing for one in batch.result().responses)
 
 
+async def test_a_batch_of_tokens_with_many_networks_gives_way_to_others() -> None:
+    tokens = [new_token(new_token_id(int(RECORD.expires_at.timestamp() * 1000))) for _ in range(100)]
+    records = [
+        RECORD._replace(
+            token_id=token.token_id,
+            digest=KEYRING.digest(token.text),
+            allowed_networks=[f"2001:db8:{at:x}:{number:x}::/64" for number in range(32)],
+        )
+        for at, token in enumerate(tokens)
+    ]
+    asked = pb.BatchValidateRequest(requests=[pb.ValidateRequest(client_ip="192.0.2.1")] * len(tokens))
+    snapshot = Snapshot({one.token_id: one for one in records}, Position(UUID(int=1), 1), NOW)
+    call = cast(Call[pb.BatchValidateRequest], Call(RECORD, asked, tokens, snapshot, lambda: "test"))
+    batch = asyncio.ensure_future(service().batch_validate(call))
+    turns_of_others = 0
+    while not batch.done():
+        turns_of_others += 1
+        await asyncio.sleep(0)
+    assert turns_of_others > 20
+    assert all(one.HasField("inactive") for one in batch.result().responses)
+
+
 async def test_what_cannot_be_judged_costs_its_neighbours_in_a_batch_nothing() -> None:
     stored_elsewhere = new_token(new_token_id(int((NOW + timedelta(days=1)).timestamp() * 1000)))
     rows = {

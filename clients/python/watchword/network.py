@@ -7,6 +7,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 from urllib.parse import unquote
@@ -131,6 +132,8 @@ def certificate_sha256(pem: bytes) -> bytes:
     return hashlib.sha256(der).digest()
 
 
+# A token's are read with each answer about it, and parsing one costs as much as the rest of a verdict.
+@lru_cache(maxsize=4096)
 def _network(text: str) -> IPv4Network | IPv6Network:
     address, slash, length = text.partition("/")
     if not slash or not (length.isascii() and length.isdigit()) or "%" in address:
