@@ -26,10 +26,11 @@ def replace_private_file(path: Path) -> Iterator[Callable[[str | Iterable[str]],
         def write(text: str | Iterable[str]) -> None:
             _write(descriptor, (text,) if isinstance(text, str) else text)
             if path.exists():
-                # Whoever could read the old file (a server under its own user) can read the new one.
+                # Whoever could read the old file (a server under its own user) can read the new one. By the descriptor:
+                # in a folder of his, by now something else may lie aside.
                 owner = path.stat()
                 if (owner.st_uid, owner.st_gid) != (os.geteuid(), os.getegid()) and os.geteuid() == 0:
-                    os.chown(aside, owner.st_uid, owner.st_gid)
+                    os.fchown(descriptor, owner.st_uid, owner.st_gid)
             aside.replace(path)
             _sync_folder(path.parent)
 
