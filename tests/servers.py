@@ -20,12 +20,21 @@ import grpc
 
 from watchword.v1 import audit_service_pb2_grpc, token_service_pb2_grpc
 from watchword_server import admin
+from watchword_server.keyring import Keyring
 from watchword_server.settings import load_settings
 
 START_SECONDS_MAX = 60
 STOP_SECONDS_MAX = 30
 WATCHWORD = (sys.executable, "-c", "from watchword_server.cli import main; main()")
 _SERVING = re.compile(r"serving on ([0-9.]+:\d+) \((\w+)\)")
+
+
+def keyring_file(folder: Path, keyring: str | None = None) -> Path:
+    """A keyring, by default a new one, in a file as private as the server wants it."""
+    path = folder / "keyring.json"
+    path.touch(mode=0o600)
+    path.write_text(keyring or Keyring.generate().dump())
+    return path
 
 
 class ServerProcess:

@@ -15,8 +15,7 @@ from psycopg import conninfo
 
 from tests.databases import Databases
 from tests.docs.documents import Block, blocks
-from tests.servers import ServerProcess
-from watchword_server.keyring import Keyring
+from tests.servers import ServerProcess, keyring_file
 
 OPERATE = "docs/operate.md"
 EXTERNAL = "Starting with an external database"
@@ -37,9 +36,7 @@ class Deployment:
     def __init__(self, postgres: Databases, folder: Path) -> None:
         self.suffix = uuid4().hex[:8]
         self.superuser = postgres.dsn("postgres")
-        keyring = folder / "keyring.json"
-        keyring.touch(mode=0o600)
-        keyring.write_text(Keyring.generate().dump())
+        keyring = keyring_file(folder)
         self.server = ServerProcess(
             folder,
             {

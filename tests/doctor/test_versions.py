@@ -13,8 +13,7 @@ import pytest
 from psycopg import conninfo
 
 from tests.databases import Databases
-from tests.servers import ServerProcess
-from watchword_server.keyring import Keyring
+from tests.servers import ServerProcess, keyring_file
 from watchword_server.store import migrate
 
 TOO_OLD = f"is too old: Watchword needs {migrate.POSTGRES_MIN} to {migrate.POSTGRES_MAX}"
@@ -47,9 +46,7 @@ async def claiming(dsn: str, major: int) -> AsyncIterator[str]:
 
 
 async def said_by(command: tuple[str, ...], dsn: str, folder: Path) -> CompletedProcess[str]:
-    keyring = folder / "keyring"
-    keyring.touch(mode=0o600)
-    keyring.write_text(Keyring.generate().dump())
+    keyring = keyring_file(folder)
     server = ServerProcess(folder, {"WATCHWORD_DATABASE_URL": dsn, "WATCHWORD_KEYRING_FILE": str(keyring)})
     return await asyncio.to_thread(server.run, *command)
 

@@ -18,11 +18,11 @@ from tests.databases import Databases
 from tests.faults.forked import Forked, forked_servers
 from tests.faults.wire import Death, Wire, wire
 from tests.path.party import Party, unique
+from tests.servers import keyring_file
 from watchword.token import parse_token_id
 from watchword.v1 import subject_service_pb2
 from watchword.v1 import token_service_pb2 as pb
 from watchword_server import admin
-from watchword_server.keyring import Keyring
 from watchword_server.settings import load_settings
 
 CALL_SECONDS_MAX = 30
@@ -225,9 +225,7 @@ class Mortal:
 def mortal(postgres: Databases, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mortal]:
     """One for all deeds."""
     folder = tmp_path_factory.mktemp("mortal")
-    keyring = folder / "keyring"
-    keyring.touch(mode=0o600)
-    keyring.write_text(Keyring.generate().dump())
+    keyring = keyring_file(folder)
     with postgres.fresh() as dsn, wire(dsn) as line, forked_servers(folder / "log") as forked:
         yield Mortal(dsn, line, forked, keyring)
 

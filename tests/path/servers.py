@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.path.party import Party
-from tests.servers import ServerProcess, client
-from watchword_server.keyring import Keyring
+from tests.servers import ServerProcess, client, keyring_file
 
 LEASE_SECONDS = 2.0
 
@@ -30,9 +29,7 @@ def running_fleet(dsn: str, count: int, *, transport: str = "auto", **environmen
     """So many servers, with short leases."""
     with tempfile.TemporaryDirectory(prefix="ww") as name, ExitStack() as stack:
         folder = Path(name)
-        keyring = folder / "keyring"
-        keyring.touch(mode=0o600)
-        keyring.write_text(Keyring.generate().dump())
+        keyring = keyring_file(folder)
         settings = {
             "WATCHWORD_DATABASE_URL": dsn,
             "WATCHWORD_KEYRING_FILE": str(keyring),

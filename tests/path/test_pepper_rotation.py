@@ -15,7 +15,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from tests.path.party import Party, refusal_of
-from tests.servers import ServerProcess
+from tests.servers import ServerProcess, keyring_file
 from watchword.v1 import token_service_pb2 as pb
 from watchword_server.keyring import Keyring
 
@@ -105,9 +105,7 @@ def watched(site: Site) -> Iterator[None]:
 
 @pytest.fixture
 def site(dsn: str, tmp_path: Path) -> Iterator[Site]:
-    keyring = tmp_path / "keyring.json"
-    keyring.touch(mode=0o600)
-    keyring.write_text(Keyring.generate().dump())
+    keyring = keyring_file(tmp_path)
     environment = {"WATCHWORD_DATABASE_URL": dsn, "WATCHWORD_KEYRING_FILE": str(keyring)}
     made = Site([ServerProcess(tmp_path, environment) for _ in range(2)], keyring)
     with made.servers[0], made.servers[1]:

@@ -10,17 +10,14 @@ from pathlib import Path
 
 import psycopg
 
-from tests.servers import ServerProcess
-from watchword_server.keyring import Keyring
+from tests.servers import ServerProcess, keyring_file
 from watchword_server.store.partitions import Partition
 
 HELD_UP = "dropping %s put off: LockNotAvailableError"
 
 
 def test_a_server_drops_what_is_past_and_tells_what_it_could_not(dsn: str, tmp_path: Path) -> None:
-    keyring = tmp_path / "keyring"
-    keyring.touch(mode=0o600)
-    keyring.write_text(Keyring.generate().dump())
+    keyring = keyring_file(tmp_path)
     settings = {
         "WATCHWORD_DATABASE_URL": dsn,
         "WATCHWORD_KEYRING_FILE": str(keyring),

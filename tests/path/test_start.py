@@ -15,7 +15,7 @@ from tests.databases import Databases
 from tests.path.locks import wait_for_waiting
 from tests.path.party import Party, refused, unique
 from tests.path.test_outage import data_folder
-from tests.servers import ServerProcess
+from tests.servers import ServerProcess, keyring_file
 from watchword.v1 import token_service_pb2 as pb
 from watchword_server.keyring import Keyring
 
@@ -52,9 +52,7 @@ def test_a_data_folder_is_all_that_a_first_start_needs(transport: str) -> None:
 
 def _external(folder: Path, dsn: str, keyring: str) -> ServerProcess:
     folder.mkdir(parents=True)
-    ring = folder / "keyring"
-    ring.touch(mode=0o600)
-    ring.write_text(keyring)
+    ring = keyring_file(folder, keyring)
     return ServerProcess(folder, {"WATCHWORD_DATABASE_URL": dsn, "WATCHWORD_KEYRING_FILE": str(ring)})
 
 
