@@ -285,3 +285,18 @@ async def test_partitions_made_by_hand_are_seen_and_disturb_nobody(
     async with database.connection() as connection:
         [one] = [each for each in await attached_partitions(connection) if each.name == "by_hand"]
     assert (one.begins_at is None) == (bounds == "default")
+
+
+async def test_a_partition_that_is_dropped_meanwhile_is_not_there(
+    database: Database, plain: psycopg.Connection, ready_dsn: str
+) -> None:
+    """In older releases (16.2, say) its bounds are an error."""
+    plain.execute("create table by_hand partition of tokens default")
+    async with database.connection() as connection:
+        with psycopg.connect(ready_dsn) as dropping:
+            dropping.execute("drop table by_hand")
+            reading = asyncio.ensure_future(attached_partitions(connection))
+            await waiting_for_locks(plain)
+        names = [each.name for each in await reading]
+    assert names
+    assert "by_hand" not in names

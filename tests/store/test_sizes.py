@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import psycopg
 
-from tests.store.support import stored
+from tests.store.support import stored, waiting_for_locks
 from watchword_server.store.database import Database
 from watchword_server.store.postgres import PostgresStore
 from watchword_server.store.sizes import TableSize, table_sizes
@@ -49,3 +50,15 @@ async def test_every_table_and_partition_with_its_size(
 async def test_database_without_a_schema_has_no_sizes(plain: psycopg.Connection, database: Database) -> None:
     plain.execute("alter table tokens rename to others")
     assert await _sizes(database) == {}
+
+
+async def test_a_partition_that_is_dropped_meanwhile_has_no_size(
+    database: Database, plain: psycopg.Connection, ready_dsn: str
+) -> None:
+    """In older releases (16.2, say) its bounds are an error."""
+    plain.execute("create table by_hand partition of tokens default")
+    with psycopg.connect(ready_dsn) as dropping:
+        dropping.execute("drop table by_hand")
+        reading = asyncio.ensure_future(_sizes(database))
+        await waiting_for_locks(plain)
+    assert "by_hand" not in {part.partition.name for part in (await reading)["tokens"].partitions}
