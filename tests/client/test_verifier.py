@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
 from concurrent import futures
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import grpc
 import pytest
 
+from tests.client.batches import Batches, arrival
 from tests.client.echo import SECONDS_MAX
 from tests.client.subjects import until
 from watchword import VerifierUnavailableError, aio, sync
@@ -33,55 +32,9 @@ def own_token(authority: FakeAuthority) -> str:
     return authority.issue("orders", scopes=["watchword.validate"], audiences=["watchword"])
 
 
-class Batches:
-    """An authority whose every BatchValidate waits until the test lets it go, with the reply the test wants."""
-
-    def __init__(self) -> None:
-        self.sizes: list[int] = []
-        self.arrived = threading.Semaphore(0)
-        self.go_on = threading.Semaphore(0)
-        self.reply: Callable[[pb.BatchValidateRequest, Any], pb.BatchValidateResponse] = self.active
-
-    @staticmethod
-    def active(request: pb.BatchValidateRequest, context: Any) -> pb.BatchValidateResponse:
-        # The subject repeats the token, so that a verdict given to the wrong caller shows.
-        return pb.BatchValidateResponse(
-            responses=[pb.ValidateResponse(active=pb.ActiveToken(subject=one.token)) for one in request.requests]
-        )
-
-    def answer(self, request: pb.BatchValidateRequest, context: Any) -> pb.BatchValidateResponse:
-        self.sizes.append(len(request.requests))
-        self.arrived.release()
-        assert self.go_on.acquire(timeout=SECONDS_MAX)
-        return self.reply(request, context)
-
-    @contextmanager
-    def served(self) -> Iterator[str]:
-        handler = grpc.unary_unary_rpc_method_handler(
-            self.answer, pb.BatchValidateRequest.FromString, pb.BatchValidateResponse.SerializeToString
-        )
-        with futures.ThreadPoolExecutor(4) as pool:
-            server = grpc.server(pool)
-            server.add_generic_rpc_handlers(
-                (grpc.method_handlers_generic_handler("watchword.v1.TokenService", {"BatchValidate": handler}),)
-            )
-            port = server.add_insecure_port("127.0.0.1:0")
-            server.start()
-            try:
-                yield f"127.0.0.1:{port}"
-            finally:
-                for _ in range(16):
-                    self.go_on.release()
-                server.stop(None).wait()
-
-
 @pytest.fixture
 def batches() -> Batches:
     return Batches()
-
-
-async def arrival(batches: Batches) -> None:
-    assert await asyncio.to_thread(batches.arrived.acquire, timeout=SECONDS_MAX)
 
 
 def some_tokens(authority: FakeAuthority, count: int) -> list[str]:
