@@ -90,6 +90,20 @@ def test_the_latest_come_last_a_line_each(watchword: CommandLine, authority: Aut
     assert lines[0].startswith("2026-01-31T12:00:28Z")
 
 
+def test_where_there_is_nothing_it_says_so_and_a_program_is_spared_it(
+    watchword: CommandLine, authority: Authority
+) -> None:
+    """A misspelt action has no events either."""
+    happen(authority, "one", at=0, action="rotate")
+    ended = watchword("audit", "tail", "--action", "rotat")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "No events.\n")
+    ended = watchword("audit", "tail", "--action", "rotat", "-o", "json")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+    with following(watchword, "--action", "rotat") as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "No events so far.\n"
+
+
 def test_json_lines_are_whole_events(watchword: CommandLine, authority: Authority) -> None:
     happen(authority, "one", at=0, details={"subject": "shop"})
     happen(authority, "two", at=1)
@@ -204,7 +218,7 @@ def test_a_reader_that_goes_away_ends_it_also_if_nothing_happens(watchword: Comm
         after_more_looks(authority, 3)
         os.close(reading)
         _, said = process.communicate(timeout=PROCESS_SECONDS_MAX)
-        assert (process.returncode, said) == (141, "")
+        assert (process.returncode, said) == (141, "No events so far.\n")
     finally:
         with suppress(ProcessLookupError):
             process.kill()

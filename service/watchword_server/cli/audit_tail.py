@@ -64,7 +64,10 @@ def tail(
     if every < timedelta(milliseconds=100):
         raise CommandError("--every is under 100 ms", "Look every second or so.", ExitCode.USAGE)
     feed = _Feed(session, EventFilter(actor, token_id, action, denied), follows=follow)
-    _write(session.output, feed.begin(limit, since))
+    latest = feed.begin(limit, since)
+    if not latest:
+        session.output.note("No events so far." if follow else "No events.")
+    _write(session.output, latest)
     while follow:
         _wait(every)
         _write(session.output, feed.more())
