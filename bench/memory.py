@@ -113,6 +113,7 @@ def _remember(cache: Cache, position: pb.Position, tokens: Sequence[str], first:
     lookups = [cache.begin(token) for token in tokens]
     answers = batch_answers(pb.BatchValidateResponse.FromString(response.SerializeToString()), len(tokens))
     for lookup, answer in zip(lookups, answers, strict=True):
+        assert answer is not None, "each token was judged"
         cache.finish(lookup, answer)
 
 
