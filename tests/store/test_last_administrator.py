@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -11,7 +12,8 @@ import psycopg
 import pytest
 
 from tests.store.support import EVERYTHING, OPERATOR, live, position, revocation, rotated, stored, waiting_for_locks
-from watchword_server.store.contract import LastAdministratorError, Narrowing, Selector
+from watchword_server.store.administrators import ENDS_SOON
+from watchword_server.store.contract import LastAdministratorError, Narrowed, Narrowing, Selector
 from watchword_server.store.postgres import PostgresStore
 
 
@@ -49,6 +51,23 @@ async def test_whoever_ends_everything_means_it(store: PostgresStore) -> None:
     instant = (await store.read([admin])).now
     everything = replace(revocation(), selector=Selector(issued_before=instant))
     assert (await store.revoke(everything)).count == 1
+
+
+async def test_the_last_administrators_life_is_not_cut_short_to_a_moment(store: PostgresStore) -> None:
+    admin = await administrator(store, ends_in=timedelta(days=30))
+    before = (await store.read([admin])).rows[admin].expires_at
+
+    def narrowing(life: timedelta, *, force: bool = False) -> Narrowing:
+        return Narrowing(admin, (), life, OPERATOR, "", (EVERYTHING,), force)
+
+    with pytest.raises(LastAdministratorError):
+        await store.narrow(narrowing(timedelta(seconds=1)))
+    assert (await store.read([admin])).rows[admin].expires_at == before
+    # Until everybody hears of it there is time to make another.
+    assert isinstance(await store.narrow(narrowing(ENDS_SOON + timedelta(hours=1))), Narrowed)
+    assert isinstance(await store.narrow(narrowing(timedelta(hours=1), force=True)), Narrowed)
+    await administrator(store)
+    assert isinstance(await store.narrow(narrowing(timedelta(seconds=1))), Narrowed)
 
 
 @pytest.mark.parametrize("column", ["expires_at", "idle_expires_at"])

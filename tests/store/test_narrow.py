@@ -138,7 +138,7 @@ async def test_two_narrowings_at_once_both_count(
 @pytest.mark.parametrize("force", [True, False])
 async def test_the_last_administrator_stays_one_unless_forced(store: PostgresStore, force: bool) -> None:
     admin = await stored(store, scopes=["watchword.*", "orders.read"], audiences=["watchword"], grants=[EVERYTHING])
-    plainly = await store.narrow(narrowing(admin, "orders.read", life=HOUR))
+    plainly = await store.narrow(narrowing(admin, "orders.read"))
     assert isinstance(plainly, Narrowed)
     if force:
         assert isinstance(await store.narrow(narrowing(admin, "watchword.*", force=True)), Narrowed)

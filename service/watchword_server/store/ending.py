@@ -8,6 +8,7 @@ lock on the blocked subjects comes before all that, the one on the position's ro
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -83,14 +84,15 @@ async def take_position(connection: Connection, token_ids: Sequence[UUID], *, ev
     return Position(row["epoch"], row["position"])
 
 
-async def check_administrator_left(connection: Connection) -> None:
-    """Raises LastAdministratorError if there is no live administrator.
+async def check_administrator_left(connection: Connection, *, until: datetime | None = None) -> None:
+    """Raises LastAdministratorError if there is no live administrator, or none that lives until then.
 
     After the position was taken: of two transactions that each end one of the last two, the second one sees what the
     first one did (test_of_the_last_two_administrators_one_is_left).
     """
     row = await connection.fetchrow(query("administrators"))
-    if row["last_ends_at"] is None:
+    last_ends_at = row["last_ends_at"]
+    if last_ends_at is None or (until is not None and last_ends_at < until):
         raise LastAdministratorError("no administrator would be left")
 
 

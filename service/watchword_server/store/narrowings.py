@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Final
 
 from watchword_server.rules.grants import covers_token
 from watchword_server.rules.tokens import TokenRecord
-from watchword_server.store.administrators import administers
+from watchword_server.store.administrators import ENDS_SOON, administers
 from watchword_server.store.contract import Narrowed, Narrowing, ScopesNotHeld, TokenNotLive
 from watchword_server.store.database import Connection, Database, query
 from watchword_server.store.ending import check_administrator_left, current_position, take_position
@@ -57,9 +58,17 @@ async def _narrow(connection: Connection, narrowing: Narrowing) -> NarrowingOutc
         successor_id = await connection.fetchval(query("live_successors"), [before.lineage], column=1)
     await record(connection, [Event("narrow", narrowing.actor, after.token_id, details)])
     position = await take_position(connection, [after.token_id])
-    if _administers(before) and not _administers(after) and not narrowing.force:
-        await check_administrator_left(connection)
+    if _administers(before) and not narrowing.force:
+        await _check_administrators(connection, before, after, now)
     return Narrowed(after, position, live_successor_id=successor_id)
+
+
+async def _check_administrators(connection: Connection, before: TokenRecord, after: TokenRecord, now: datetime) -> None:
+    if not _administers(after):
+        await check_administrator_left(connection)
+    elif after.expires_at < before.expires_at:
+        # To leave the last one a moment is to revoke it.
+        await check_administrator_left(connection, until=min(before.expires_at, now + ENDS_SOON))
 
 
 def _administers(one: TokenRecord) -> bool:
