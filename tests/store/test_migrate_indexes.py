@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from tests.databases import Databases
-from tests.store.support import waiting_for_locks
+from tests.store.support import WAIT_SECONDS_MAX, waiting_for_locks
 from watchword_server.store import migrate
 from watchword_server.store.database import Database
 from watchword_server.store.partitions import Partition
@@ -25,7 +25,7 @@ MONTH = timedelta(days=30)
 # Whoever has built an index that the test chose keeps its locks until advisory lock 1 is free.
 HELD = """
 create table held (name text);
-create function hold() returns event_trigger language plpgsql as $$
+create function hold() returns event_trigger language plpgsql set lock_timeout = '60s' as $$
 begin
   perform pg_advisory_xact_lock(1)
   from pg_event_trigger_ddl_commands() inner join held on strpos(object_identity, held.name) > 0;
@@ -92,7 +92,7 @@ async def upgrade_held(dsn: str, at: Partition) -> AsyncIterator[psycopg.Connect
             yield plain
         finally:
             blocker.rollback()
-            await asyncio.wait_for(process.wait(), timeout=20)
+            await asyncio.wait_for(process.wait(), timeout=40)
 
 
 async def test_tokens_are_read_while_an_index_is_built_and_other_partitions_written(
@@ -101,10 +101,10 @@ async def test_tokens_are_read_while_an_index_is_built_and_other_partitions_writ
     database = await Database.open(old_dsn, pool_size_max=2)
     store = PostgresStore(database)
     async with upgrade_held(old_dsn, partitions[0]) as plain:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(WAIT_SECONDS_MAX):
             ids = [one.lower_bound for one in partitions]
             assert set((await store.read(ids)).rows) == set(ids)
-        plain.execute("set lock_timeout = '5s'")
+        plain.execute("set lock_timeout = '20s'")
         plain.execute(ROW, [UUID(int=partitions[1].upper_bound.int - 1)])
     await store.close()
     await database.close()
