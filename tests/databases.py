@@ -73,12 +73,14 @@ class Databases:
         with self._admin() as admin:
             admin.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
 
-    def close(self) -> None:
-        """Drops what is left."""
-        self.drop(self._template)
-        self._dropping.shutdown()
+    def close(self, *, server_stays: bool) -> None:
+        """Drops what is left; no more than is under way if it goes with the server anyhow."""
+        if server_stays:
+            self.drop(self._template)
+        self._dropping.shutdown(cancel_futures=not server_stays)
         for drop in self._drops:
-            drop.result()
+            if not drop.cancelled():
+                drop.result()
 
 
 def programs() -> Programs:
@@ -102,5 +104,5 @@ def databases() -> Iterator[Databases]:
         given = os.environ.get("WATCHWORD_TEST_DSN")
         made = Databases(given or stack.enter_context(Postgres(Path(folder))).dsn)
         made.prepare()
-        stack.callback(made.close)
+        stack.callback(made.close, server_stays=given is not None)
         yield made
