@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from typing import Final, Literal
 
 AUTHORIZATION: Final = "authorization"
-_SCHEME: Final = "bearer "
+_SCHEME: Final = "Bearer "
+"""As nearly everybody writes it."""
 _SCHEME_LENGTH: Final = len(_SCHEME)
 
 BearerReason = Literal["TOKEN_MISSING", "TOKEN_MALFORMED", "TOKEN_AMBIGUOUS"]
@@ -47,12 +48,12 @@ def bearer_token(metadata: Iterable[tuple[str, str | bytes]]) -> str:
         raise BearerError("TOKEN_MISSING")
     if not isinstance(found, str):
         raise BearerError("TOKEN_MALFORMED")
-    token = found[_SCHEME_LENGTH:]
+    scheme, token = found[:_SCHEME_LENGTH], found[_SCHEME_LENGTH:]
     if "," in found:
         raise BearerError("TOKEN_AMBIGUOUS")
     if (
         not token
-        or found[:_SCHEME_LENGTH].lower() != _SCHEME
+        or (scheme != _SCHEME and scheme.lower() != _SCHEME.lower())
         or " " in token
         or not token.isascii()
         or not token.isprintable()

@@ -107,7 +107,7 @@ def abort_quietly(context: Context, denial: Denial) -> None:
 
 def guard(handler: Handler, call: Call) -> Handler:
     """The handler of any kind, with every message in or out judged; a unary call once, when its request arrived."""
-    behaviour = _behaviour(handler)
+    behaviour = behaviour_of(handler)
     run: Any = _streaming(handler, behaviour, call) if handler.response_streaming else _single(handler, behaviour, call)
     # gRPC reads this wish of a handler off the function itself.
     pool = getattr(behaviour, "experimental_thread_pool", None)
@@ -178,7 +178,8 @@ _MAKERS: Final = {
 }
 
 
-def _behaviour(handler: Handler) -> Any:
+def behaviour_of(handler: Handler) -> Any:
+    """The function that the service's author wrote."""
     if handler.request_streaming:
         return handler.stream_stream if handler.response_streaming else handler.stream_unary
     return handler.unary_stream if handler.response_streaming else handler.unary_unary

@@ -36,8 +36,13 @@ class Offers:
     def __init__(self, verifier: Verifier, trusted_proxies: Iterable[str] = ()) -> None:
         self.origins: Final = Origins(trusted_proxies, verifier)
         self.check: Final = verifier.check
-        self.check_now: Final = verifier.check_now if isinstance(verifier, ImmediateVerifier) else None
+        self.check_now: Final = verifier.check_now if isinstance(verifier, ImmediateVerifier) else _nothing_known
         self.gates: Final = verifier if isinstance(verifier, StreamGates) else None
+
+
+def _nothing_known(token: str, required_scopes: tuple[str, ...]) -> Verdict | None:
+    """`check_now` of a verifier that has to ask each time."""
+    return None
 
 
 class Call:
@@ -55,10 +60,12 @@ class Call:
 
     def admit_now(self, context: Context) -> Identity | None:
         """Whom the verifier admits without asking anybody; None where it does not know, or does not admit."""
-        check_now = self._offers.check_now
-        if check_now is None or self._denial is not None:
+        if self._denial is not None:
             return None
-        verdict = check_now(self._token, self._scopes)
+        return self.admitted(self._offers.check_now(self._token, self._scopes), context)
+
+    def admitted(self, verdict: Verdict | None, context: Context) -> Identity | None:
+        """As admit_now, with what the verifier knows."""
         if isinstance(verdict, Active):
             return verdict.identity
         if isinstance(verdict, Bound):

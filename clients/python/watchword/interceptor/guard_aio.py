@@ -8,8 +8,9 @@ from typing import Any, TypeAlias
 import grpc
 
 from watchword.identity import CURRENT
-from watchword.interceptor.call_aio import Call, Context, refuse
+from watchword.interceptor.call_aio import Call, Context, Offers, refuse
 from watchword.interceptor.denial import REQUEST_UNREADABLE
+from watchword.verifier.verdict import Active
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
@@ -22,7 +23,8 @@ def is_async(behaviour: object) -> bool:
 class GuardedUnary(grpc.RpcMethodHandler):  # type: ignore[type-arg]  # generic in its stub alone
     """The handler, judged once per call: after the request arrived and before it is parsed.
 
-    One is made for every call, which costs less as an object of its own than through gRPC's constructors.
+    One is made for every call, which costs less as an object of its own than through gRPC's constructors. Where the
+    verifier knows the token it is all that is made.
     """
 
     request_streaming = False
@@ -33,14 +35,21 @@ class GuardedUnary(grpc.RpcMethodHandler):  # type: ignore[type-arg]  # generic 
     stream_unary = None
     stream_stream = None
 
-    def __init__(self, handler: Handler, call: Call) -> None:
+    def __init__(self, handler: Handler, offers: Offers, token: str, scopes: tuple[str, ...]) -> None:
         self._handler = handler
-        self._call = call
+        self._offers = offers
+        self._token = token
+        self._scopes = scopes
         self.response_serializer = handler.response_serializer
 
     async def unary_unary(self, raw: Any, context: Context) -> Any:  # type: ignore[override]  # there an attribute
         """The guarded behaviour."""
-        identity = self._call.admit_now(context) or await self._call.admit_asking(context)
+        verdict = self._offers.check_now(self._token, self._scopes)
+        if isinstance(verdict, Active):
+            identity = verdict.identity
+        else:
+            call = Call(self._offers, self._token, self._scopes)
+            identity = call.admitted(verdict, context) or await call.admit_asking(context)
         handler: Any = self._handler
         request = raw
         if handler.request_deserializer is not None:

@@ -14,16 +14,17 @@ from typing import Any, Final, TypeAlias
 import grpc
 
 from watchword.bearer import BearerError, bearer_token
+from watchword.interceptor.blocking import behaviour_of
 from watchword.interceptor.call_aio import Call, Offers, refuse_unread
 from watchword.interceptor.denial import BY_BEARER_REASON, RULE_MISSING, UNIMPLEMENTED, Denial
 from watchword.interceptor.guard_aio import GuardedUnary, is_async
 from watchword.interceptor.guard_aio_stream import stream_stream, stream_unary, unary_stream
 from watchword.interceptor.guard_aio_threaded import threaded
-from watchword.policy import Policy
+from watchword.policy import Policy, Rule
 from watchword.verifier.contract import Verifier
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-_Guard = Callable[[Handler, Call], Handler]
+_Guard: TypeAlias = Callable[[Handler, Offers, str, tuple[str, ...]], Handler]
 
 
 class ServerInterceptor(grpc.aio.ServerInterceptor):
@@ -48,10 +49,7 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
                 "grpc.aio needs a verifier whose check is a coroutine, such as watchword.aio.RemoteVerifier"
             )
         self._offers: Final = Offers(verifier, trusted_proxies)
-        self._rules: Final = policy.rules
-        # Which guard suits a method's handler, by method: looking into a handler costs more than the guard itself.
-        # Only methods of the policy get in, so it is bounded.
-        self._guards: dict[str, tuple[Handler, _Guard]] = {}
+        self._methods: Final = {path: _Method(rule) for path, rule in policy.rules.items()}
 
     async def intercept_service(
         self,
@@ -59,35 +57,47 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
         """See grpc.aio.ServerInterceptor. Never answers None to a caller without an active token."""
-        method = handler_call_details.method
-        rule = self._rules.get(method)
-        if rule is not None and rule.public:
+        method = self._methods.get(handler_call_details.method)
+        if method is not None and method.is_public:
             return await continuation(handler_call_details)
         try:
             token = bearer_token(handler_call_details.invocation_metadata)
         except BearerError as error:
             return _refusal(BY_BEARER_REASON[error.reason])
-        if rule is None:
+        if method is None:
             return _judged_refusal(Call(self._offers, token, ()), RULE_MISSING)
-        call = Call(self._offers, token, rule.scopes)
         handler = await continuation(handler_call_details)
         if handler is None:
-            return _judged_refusal(call, UNIMPLEMENTED)
-        known = self._guards.get(method)
-        if known is None or known[0] is not handler:
-            known = self._guards[method] = (handler, _guard_for(handler))
-        return known[1](handler, call)
+            return _judged_refusal(Call(self._offers, token, method.scopes), UNIMPLEMENTED)
+        if method.handler is not handler:
+            method.handler, method.guard = handler, _guard_for(handler)
+        return method.guard(handler, self._offers, token, method.scopes)
+
+
+class _Method:
+    """A method's rule, and which guard suits its handler: looking into a handler costs more than the guard itself."""
+
+    __slots__ = ("guard", "handler", "is_public", "scopes")
+
+    def __init__(self, rule: Rule) -> None:
+        self.is_public: Final = rule.public
+        self.scopes: Final = rule.scopes
+        self.handler: Handler | None = None
+        self.guard: _Guard = GuardedUnary
 
 
 def _guard_for(handler: Handler) -> _Guard:
-    if handler.request_streaming:
-        behaviour = handler.stream_stream if handler.response_streaming else handler.stream_unary
+    guard: Callable[[Handler, Call], Handler]
+    if not is_async(behaviour_of(handler)):
+        # grpc.aio runs handlers that are no coroutines in threads, where no context variable and no await reaches.
+        guard = threaded(asyncio.get_running_loop())
+    elif handler.request_streaming:
         guard = stream_stream if handler.response_streaming else stream_unary
+    elif handler.response_streaming:
+        guard = unary_stream
     else:
-        behaviour = handler.unary_stream if handler.response_streaming else handler.unary_unary
-        guard = unary_stream if handler.response_streaming else GuardedUnary
-    # grpc.aio runs handlers that are no coroutines in threads, where no context variable and no await reaches.
-    return guard if is_async(behaviour) else threaded(asyncio.get_running_loop())
+        return GuardedUnary
+    return lambda handler, offers, token, scopes: guard(handler, Call(offers, token, scopes))
 
 
 def _refusal(denial: Denial) -> Handler:

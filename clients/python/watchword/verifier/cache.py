@@ -53,9 +53,10 @@ class Cache:
     ) -> None:
         self.limits: Final = limits or CacheLimits()
         self._clock: Final = clock
-        self._id_from: Final = len(check_prefix(token_prefix))
-        self._id_to: Final = self._id_from + ID_LENGTH
-        self._length: Final = self._id_from + BODY_LENGTH
+        id_from = len(check_prefix(token_prefix))
+        self._id: Final = slice(id_from, id_from + ID_LENGTH)
+        """Where in a token its id stands."""
+        self._length: Final = id_from + BODY_LENGTH
         self._new_lock: Final = lock
         self._nonces: Final = itertools.count(1)
         self.lease = Lease()
@@ -100,7 +101,7 @@ class Cache:
             # tests/client/test_cache.py.
             if not self.lease.live(self._clock):
                 return None
-            return self._find(token[self._id_from : self._id_to], proof, required_scopes, address, is_use)
+            return self._find(token[self._id], proof, required_scopes, address, is_use)
 
     def _find(
         self, token_id: str, proof: bytes, required_scopes: tuple[str, ...], address: str | None, is_use: bool
@@ -139,7 +140,7 @@ class Cache:
         proof = self._prove(token)
         with self._lock:
             self._settle()
-            lookup = Lookup(token[self._id_from : self._id_to], proof, self._clock.boottime(), result)
+            lookup = Lookup(token[self._id], proof, self._clock.boottime(), result)
             self._under_way.setdefault(proof, lookup)
             return lookup
 
@@ -319,7 +320,7 @@ class Cache:
         not block, and may be called more than once.
         """
         proof = self._prove(token)
-        token_id = token[self._id_from : self._id_to]
+        token_id = token[self._id]
         with self._lock:
             self._settle()
             entry = self._good.get(token_id)
