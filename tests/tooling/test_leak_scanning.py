@@ -1,10 +1,11 @@
-"""The rules for other scanners find tokens: run with those themselves, save gitleaks, which is no Python package."""
+"""The rules for other scanners find tokens: run with those themselves, gitleaks where it is installed."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -45,6 +46,33 @@ def test_gitleaks_rule_finds_the_whole_token_and_no_cut_one() -> None:
     for line in (one, f'key = "{one}"', f"https://x/?token={one}&a=b", f"TOKEN={one}"):
         assert pattern.findall(line) == [one]
     assert pattern.findall(one[:-1]) == []
+
+
+GITLEAKS = shutil.which("gitleaks")
+
+
+@pytest.mark.skipif(GITLEAKS is None, reason="needs gitleaks: go install github.com/zricethezav/gitleaks/v8@latest")
+def test_gitleaks_itself_finds_what_was_committed_and_removed_again_and_nothing_else(tmp_path: Path) -> None:
+    assert GITLEAKS is not None
+    leaked = token()
+    git(tmp_path, "init", "--quiet")
+    command = [GITLEAKS, "detect", "--redact", "--config", str(RULES / "gitleaks.toml"), "--report-path", "-"]
+    command += ["--report-format", "json", "--no-banner", "--source", str(tmp_path)]
+
+    def found_after(text: str) -> list[tuple[str, int]]:
+        (tmp_path / "settings.py").write_text(text)
+        git(tmp_path, "add", ".")
+        git(tmp_path, "commit", "--quiet", "--message", "settings")
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=STEP_SECONDS_MAX, check=False)
+        assert secret_of(leaked) not in ended.stdout + ended.stderr
+        findings = [one for one in json.loads(ended.stdout) if one["RuleID"] == "watchword-token"]
+        assert ended.returncode == 1 or not findings, ended.stderr
+        return [(one["File"], one["StartLine"]) for one in findings]
+
+    # An id may look like some other key to gitleaks' own rules.
+    assert found_after(f"public = '{token_id(leaked)}'\n") == []
+    assert found_after(f"\nTOKEN = '{leaked.text.decode()}'\n") == [("settings.py", 2)]
+    assert found_after("nothing = 1\n") == [("settings.py", 2)]
 
 
 def test_detect_secrets_finds_tokens_with_the_plugin_and_by_their_checksum_only(tmp_path: Path) -> None:
