@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -159,10 +160,21 @@ async def covered_ranges(connection: Connection) -> dict[str, list[tuple[datetim
 
 async def attached_partitions(connection: Connection) -> list[AttachedPartition]:
     """All partitions that there are, whoever made them; in order of their ends, those without one last."""
-    rows = await connection.fetch(query("partitions"))
+    rows = await rows_with_bounds(connection, "partitions")
     # Without bounds is what was dropped while this was read.
     found = [attached(row["parent"], row["partition"], row["bounds"]) for row in rows if row["bounds"] is not None]
     return sorted(found, key=lambda partition: partition.order)
+
+
+async def rows_with_bounds(connection: Connection, name: str) -> Any:
+    """What a query says that shows partitions' bounds. In older releases (16.2, say) it is an error if one is dropped
+    meanwhile, and the query is asked again."""
+    for _ in range(_ATTEMPTS_MAX - 1):
+        with suppress(asyncpg.InternalServerError):
+            # In a transaction of the caller's nothing else is undone.
+            async with connection.transaction():
+                return await connection.fetch(query(name))
+    return await connection.fetch(query(name))
 
 
 def attached(parent: str, name: str, bounds: str) -> AttachedPartition:

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any, Final
 
-import asyncpg
-
-from watchword_server.store.database import Connection, query
-from watchword_server.store.partitions import AttachedPartition, attached
-
-_ATTEMPTS_MAX: Final = 5
+from watchword_server.store.database import Connection
+from watchword_server.store.partitions import AttachedPartition, attached, rows_with_bounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +33,7 @@ async def table_sizes(connection: Connection) -> list[TableSize]:
     """The largest first. Driver errors come out as they are."""
     plain: list[TableSize] = []
     divided: dict[str, list[PartitionSize]] = {}
-    for row in await _rows(connection):
+    for row in await rows_with_bounds(connection, "sizes"):
         name, rows, size = row["table_name"], row["rows_estimate"], row["size_bytes"]
         if size is None:
             # Dropped while this was read.
@@ -59,12 +53,3 @@ async def table_sizes(connection: Connection) -> list[TableSize]:
         for name, parts in divided.items()
     ]
     return sorted([*plain, *whole], key=attrgetter("size_bytes"), reverse=True)
-
-
-async def _rows(connection: Connection) -> Any:
-    """Reads again if a partition was dropped meanwhile, which is an error in older releases (16.2, say). A lock on the
-    tables would spare that, but a database that is to be upgraded does not have all of them."""
-    for _ in range(_ATTEMPTS_MAX - 1):
-        with suppress(asyncpg.InternalServerError):
-            return await connection.fetch(query("sizes"))
-    return await connection.fetch(query("sizes"))

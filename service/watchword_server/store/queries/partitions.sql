@@ -1,5 +1,4 @@
--- The attached partitions and their bounds. The last condition reads nothing, and locks the tables before anything is read:
--- to show the bounds of a partition that is dropped meanwhile is an error in older releases (16.2, say).
+-- The attached partitions and their bounds.
 select
   parent.relname as parent,
   child.relname as partition,
@@ -8,4 +7,3 @@ from pg_inherits
 inner join pg_class as parent on pg_inherits.inhparent = parent.oid
 inner join pg_class as child on pg_inherits.inhrelid = child.oid
 where parent.oid in (to_regclass('tokens'), to_regclass('token_usage'), to_regclass('audit_events'))
-  and not exists (select from tokens, token_usage, audit_events where false)
