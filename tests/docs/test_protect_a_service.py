@@ -15,8 +15,8 @@ from tests.client.bound_calls import Authority as Certificates
 from tests.client.echo import POLICY, SERVICE, generic
 from tests.client.subjects import until
 from tests.docs.documents import blocks, code, rows
-from tests.docs.ports import free_port
 from tests.docs.reasons import reason_in
+from tests.ports import free_port
 from tests.tooling.sources import ROOT
 from watchword import Rule
 from watchword.interceptor import denial

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.docs.documents import Block, blocks
-from tests.docs.ports import free_port
+from tests.ports import free_port
 from tests.servers import START_SECONDS_MAX
 from tests.tooling.sources import ROOT
 

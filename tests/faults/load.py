@@ -16,7 +16,7 @@ from watchword.v1 import token_service_pb2 as pb
 
 CALLERS = 4
 CALL_SECONDS_MAX = 10
-ACKNOWLEDGED_SECONDS_MAX = 20
+ACKNOWLEDGED_SECONDS_MAX = 40
 # What a caller hears when the server, or its database, is gone. Anything else is a fault of its own.
 LOST = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -21,6 +20,7 @@ from tests.databases import Postgres
 from tests.history.fleet_facts import AUDIENCE, SCOPE, USAGE_INTERVAL_SECONDS
 from tests.history.process import ROOT, Program
 from tests.history.verifier_process import Configuration
+from tests.ports import free_port
 from tests.servers import Client, ServerProcess, client
 from watchword.v1 import token_service_pb2 as pb
 from watchword_server.data_folder import POSTGRES_SOCKET
@@ -184,7 +184,7 @@ class Fleet:
     @contextmanager
     def defective_replica(self) -> Iterator[str]:
         """One more replica, which waits for nobody; its address. No verifier watches there."""
-        environment = {**self._environment(f"127.0.0.1:{_free_port()}", workers=1), "PYTHONPATH": str(ROOT)}
+        environment = {**self._environment(f"127.0.0.1:{free_port()}", workers=1), "PYTHONPATH": str(ROOT)}
         environment["WATCHWORD_DATABASE_URL"] = self.postgres.dsn
         folder = self._folder / "defective"
         folder.mkdir()
@@ -217,7 +217,7 @@ class Fleet:
         for name in self.shape.replicas:
             folder = self._folder / name
             folder.mkdir()
-            address = f"127.0.0.1:{_free_port()}"
+            address = f"127.0.0.1:{free_port()}"
             workers = self.shape.workers if name == self.shape.replicas[-1] else 1
             server = ServerProcess(folder, self._environment(address, workers=workers))
             self.replicas[name] = Replica(name, server, address, workers=workers)
@@ -292,8 +292,3 @@ def _keep_secret(path: Path, secret: str) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(secret)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])

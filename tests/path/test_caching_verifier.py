@@ -13,8 +13,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from tests.client.echo import SECONDS_MAX, aio_echo, bearer, path, refusal
 from tests.client.subjects import AioSubject, Subject, SyncSubject, until
-from tests.conftest import Watchword
-from tests.path.servers import running_fleet
+from tests.conftest import Watchword, running_watchword
 from watchword import aio, sync
 from watchword.v1 import token_service_pb2 as pb
 from watchword.v1.token_service_pb2_grpc import TokenServiceStub
@@ -110,9 +109,9 @@ async def test_a_waiting_stream_ends_with_the_revocation(watchword: Watchword) -
 
 @pytest.mark.parametrize("kind", ["aio", "sync"])
 async def test_a_verifier_lives_through_the_restart_of_its_server(dsn: str, kind: str) -> None:
-    with running_fleet(dsn, 1) as fleet:
-        server = fleet.servers[0]
-        authority = Authority(server.address, fleet.admins[0].secret)
+    with running_watchword(dsn) as running:
+        server = running.server
+        authority = Authority(server.address, running.admin_token)
         token = await authority.issue("alice", "orders")
         async with authority.subject(kind) as subject:
             assert isinstance(await subject.check(token), Active)

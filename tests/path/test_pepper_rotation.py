@@ -81,13 +81,14 @@ class Site:
 
 @contextmanager
 def watched(site: Site) -> Iterator[None]:
-    """While this runs, both servers are asked about all tokens without a pause, and one always has the answer."""
+    """While this runs, both servers are asked about all tokens again and again, and one always has the answer."""
     ended = threading.Event()
     failures: list[BaseException] = []
 
     def ask() -> None:
         try:
-            while not ended.is_set():
+            # A moment between rounds, in which another thread gets the lock and the servers a core.
+            while not ended.wait(0.02):
                 # A restart begins only when the server before is back, so that of two rounds one meets each.
                 assert any(site.judges(number) for number in (0, 1, 0, 1))
         except BaseException as failure:

@@ -14,7 +14,7 @@ import grpc
 import psycopg
 import pytest
 
-from tests.path.party import Party, unique
+from tests.path.party import Party, refusal_of, unique
 from tests.path.servers import LEASE_SECONDS, Fleet, running_fleet
 from tests.path.watcher import WAIT_SECONDS_MAX, Watcher, attached
 from watchword.token import new_token, parse_token, parse_token_id
@@ -35,6 +35,16 @@ def _revoke(
     party: Party, token_id: str, *, timeout: float = WAIT_SECONDS_MAX, no_wait: bool = False
 ) -> pb.RevokeResponse:
     return party.revoke(pb.RevokeRequest(token_id=token_id, no_wait=no_wait), timeout=timeout)
+
+
+def _revoke_shortly(party: Party, token_id: str) -> pb.RevokeResponse:
+    """What is said before a short deadline; asked again where that came a moment too late to be heard."""
+    while True:
+        try:
+            return _revoke(party, token_id, timeout=0.6)
+        except grpc.RpcError as error:
+            if refusal_of(error).code is not grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise
 
 
 def test_a_watch_is_welcomed_granted_and_told_of_a_revocation(pair: Fleet) -> None:
@@ -68,23 +78,26 @@ def test_revoke_waits_for_the_acknowledgement_of_a_verifier_at_any_server(pair: 
 
 def test_a_verifier_that_never_acknowledges_is_waited_for_until_its_lease_ran_out(pair: Fleet) -> None:
     victim = pair.admins[0].issue(unique()).token.token_id
-    with attached(pair.admins[1]):
-        granted = time.monotonic()
-        pending = _revoke(pair.admins[0], victim, timeout=0.6)
+    with Watcher(pair.admins[1]) as watcher:
+        watcher.hello()
+        asked_at = time.monotonic()
+        lease = watcher.renew().lease.ToTimedelta().total_seconds()
+        pending = _revoke_shortly(pair.admins[0], victim)
         assert pending.propagation == pb.PROPAGATION_PENDING
         left = pending.effective_in.ToTimedelta().total_seconds()
         assert left > 0
         complete = _revoke(pair.admins[0], victim)
         assert complete.propagation == pb.PROPAGATION_COMPLETE
         # Not before: the verifier may have answered from its cache until then.
-        assert time.monotonic() - granted >= LEASE_SECONDS * 0.9
+        assert time.monotonic() - asked_at >= lease
+        watcher.leave()
 
 
 def test_a_lease_outlives_its_stream(pair: Fleet) -> None:
     victim = pair.admins[0].issue(unique()).token.token_id
     with attached(pair.admins[1]) as watcher:
         watcher.cut()
-        assert _revoke(pair.admins[0], victim, timeout=0.6).propagation == pb.PROPAGATION_PENDING
+        assert _revoke_shortly(pair.admins[0], victim).propagation == pb.PROPAGATION_PENDING
         assert _revoke(pair.admins[0], victim).propagation == pb.PROPAGATION_COMPLETE
 
 

@@ -158,7 +158,7 @@ def test_workers_end_when_their_parent_is_killed(dsn: str) -> None:
         running.server.signal(signal.SIGKILL)
         _, alive = psutil.wait_procs(left, timeout=STOP_SECONDS_MAX)
         assert alive == []
-        assert "the parent process is gone" in "".join(running.server.log)
+        running.server.wait_for_log(re.compile("the parent process is gone"))
 
 
 def test_workers_that_die_again_and_again_end_the_server(dsn: str) -> None:
