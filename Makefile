@@ -122,7 +122,10 @@ deploy-check: $(STAMP) ## shell scripts, container file, manifests and alert rul
 # Whole files to a worker: the tests of a file may share what is dear to set up. Much of a test's time is waiting, so two cores
 # keep three workers and the processes that they start.
 TEST_WORKERS ?= 3
-pytest = $(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile $(PYTEST_ARGS)
+pytest = $(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+# Many processes import the same sources: compiled once, also where the environment says to keep no bytecode.
+test test-postgres: export PYTHONDONTWRITEBYTECODE :=
 
 test: $(STAMP) ## the whole test suite (PYTEST_ARGS=... narrows it)
 	$(call heading,test)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,15 @@ from watchword_server.keyring import Keyring
 
 # Tokens and ids are drawn anew by each worker, which all have to call a test by the same name.
 _DRAWN = re.compile(r"\w*[0-9A-Za-z]{20,}")
+
+# Begun first, in this order: files that take a minute, so that none is what one worker is left with at the end.
+_LONG = ("history", "docs", "path", "cli", "bench", "faults", "tooling", "embedded")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The order in which `--no-loadscope-reorder` hands out files."""
+    folders = [f"tests/{name}/" for name in _LONG]
+    items.sort(key=lambda item: next((at for at, it in enumerate(folders) if item.nodeid.startswith(it)), len(folders)))
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:
@@ -56,11 +66,24 @@ def dsn(postgres: Databases) -> Iterator[str]:
         yield made
 
 
-@pytest.fixture(scope="session", params=["grpcio", "native"])
-def watchword(request: pytest.FixtureRequest, postgres: Databases) -> Iterator[Watchword]:
-    """One server for each transport, shared by the session's tests: use subjects and scopes of your own."""
-    with postgres.fresh() as made, running_watchword(made, transport=request.param) as running:
-        yield running
+@pytest.fixture(scope="session")
+def watchwords(postgres: Databases) -> Iterator[Callable[[str], Watchword]]:
+    """One server for each transport, started when it is first asked for."""
+    with ExitStack() as stack:
+
+        @cache
+        def started(transport: str) -> Watchword:
+            dsn = stack.enter_context(postgres.fresh())
+            return stack.enter_context(running_watchword(dsn, transport=transport))
+
+        yield started
+
+
+# Of the module: of the session, pytest would end each server whenever a test asks for the other.
+@pytest.fixture(scope="module", params=["grpcio", "native"])
+def watchword(request: pytest.FixtureRequest, watchwords: Callable[[str], Watchword]) -> Watchword:
+    """A server that the session's tests share: use subjects and scopes of your own."""
+    return watchwords(request.param)
 
 
 @contextmanager
