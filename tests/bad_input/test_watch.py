@@ -168,7 +168,10 @@ def test_one_caller_has_so_many_watches_and_no_more(watchword: Watchword, admin:
     crowd = admin.party(unique(), ["watchword.validate"])
     with ExitStack() as stack:
         for _ in range(200):
-            stack.enter_context(Watcher(crowd)).hello()
+            watcher = stack.enter_context(Watcher(crowd))
+            watcher.hello()
+            # The first must not fall silent before the last is there.
+            watcher.acknowledge()
         assert _refused(stack.enter_context(Watcher(crowd))) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "WATCHES_LIMITED")
         with attached(admin):
             # Somebody else's are not refused, nor are calls.
