@@ -15,9 +15,9 @@ from uuid import UUID
 from watchword_server.store.contract import LastAdministratorError, Position, Preview, Revocation, Revoked
 from watchword_server.store.database import Connection, query
 from watchword_server.store.event_contract import Event
+from watchword_server.store.lookups import snapshot_of
 from watchword_server.store.naming import Asked, Share, first, then
 from watchword_server.store.recording import record
-from watchword_server.store.rows import record_of
 
 # So many are in memory at a time, whatever a revocation ends, and everybody else's calls get their turns between them.
 _ROWS_AT_A_TIME: Final = 500
@@ -70,11 +70,10 @@ async def foresee(connection: Connection, revocation: Revocation) -> Preview:
     async for ended, _ in _walk(connection, [share]):
         shown += ended[: PREVIEWED_MAX - len(shown)]
     rows = await connection.fetch(query("read_many"), shown)
-    at = rows[0]
-    position = Position(at["feed_epoch"], at["feed_position"])
+    snapshot = snapshot_of(rows)
     # As they were: nothing is revoked.
-    records = [record_of(row)._replace(revoked_at=None, revoke_reason=None) for row in rows if row["id"] is not None]
-    return Preview(share.count, share.out_of_reach, position, records, at["read_at"], share.refused)
+    records = [record._replace(revoked_at=None, revoke_reason=None) for record in snapshot.rows.values()]
+    return Preview(share.count, share.out_of_reach, snapshot.position, records, snapshot.now, share.refused)
 
 
 async def take_position(connection: Connection, token_ids: Sequence[UUID], *, everything: bool = False) -> Position:

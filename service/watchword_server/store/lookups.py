@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -78,4 +79,5 @@ def snapshot_of(rows: Sequence[Any]) -> Snapshot:
     if first["id"] is not None:
         for row in rows:
             records[row["id"]] = record_of(row)
-    return Snapshot(records, Position(first["feed_epoch"], first["feed_position"]), first["read_at"])
+    read_at = datetime.fromtimestamp(first["read_at"], UTC)
+    return Snapshot(records, Position(first["feed_epoch"], first["feed_position"]), read_at)
