@@ -79,7 +79,7 @@ class TokenService:
 
     async def validate(self, call: Call[pb.ValidateRequest]) -> pb.ValidateResponse:
         """One verdict for the calling verifier."""
-        required = tuple(call.request.required_scopes)
+        required = tuple(call.request.required_scopes[:])
         _check_required([required])
         response = pb.ValidateResponse()
         if self._answer(response, call.request, call.tokens[0], call.snapshot, call.caller.subject, required):
@@ -89,8 +89,9 @@ class TokenService:
     async def batch_validate(self, call: Call[pb.BatchValidateRequest]) -> pb.BatchValidateResponse:
         """Many verdicts at one instant."""
         requests, snapshot, verifier = call.request.requests, call.snapshot, call.caller.subject
-        # Tuples: each look into a repeated field of a message costs as much as the rest of a verdict.
-        all_required = [tuple(request.required_scopes) for request in requests]
+        # Tuples: each look into a repeated field of a message costs as much as the rest of a verdict. Out of slices,
+        # which takes half as long as iterating does.
+        all_required = [tuple(request.required_scopes[:]) for request in requests]
         _check_required(all_required)
         response = pb.BatchValidateResponse()
         add: Callable[[], pb.ValidateResponse] = response.responses.add

@@ -37,8 +37,9 @@ def fill_verdict(
 
     The message is filled in place: building nested messages first and copying them costs twice as much.
     """
-    message.position.epoch = snapshot.position.epoch.bytes
-    message.position.number = snapshot.position.number
+    position = message.position
+    position.epoch = snapshot.position.epoch.bytes
+    position.number = snapshot.position.number
     reason, record = verdict.reason, verdict.record
     if reason is Reason.ACTIVE:
         active = message.active
