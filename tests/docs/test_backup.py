@@ -8,11 +8,14 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import grpc
 import pytest
 
 from tests.docs.documents import blocks
+from tests.path.party import Party
 from tests.servers import ServerProcess
 from tests.tooling.sources import ROOT
 
@@ -46,17 +49,25 @@ def shell(text: str, folder: Path, data_dir: Path) -> None:
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
+@contextmanager
+def administrator(server: ServerProcess, token: str) -> Iterator[Party]:
+    with grpc.insecure_channel(server.address) as channel:
+        yield Party(channel, token)
+
+
+@pytest.mark.timeout(300)
 def test_what_was_revoked_since_the_backup_lives_again_until_db_restored_ends_it(folder: Path) -> None:
     environment = folder / ".venv"
     environment.symlink_to(ROOT / ".venv")
     before, after = folder / "a", folder / "b"
     with ServerProcess(before, {}) as server:
         admin = (before / "admin-token").read_text().strip()
-        secret = _issue(server, "kept")
-        leaked = _issue(server, "leaked")
+        with administrator(server, admin) as party:
+            secret, leaked = (party.make(subject=subject).secret for subject in ("kept", "leaked"))
         shell(script("Backing up the embedded database").partition("share/watchword\n")[2], folder, before)
         assert server.run("revoke", "--reason", "LEAKED", stdin=leaked).returncode == 0
-        late = _issue(server, "late")
+        with administrator(server, admin) as party:
+            late = party.make(subject="late").secret
         export = script("What a restore undoes").partition(" audit-$")[0].split()[1:]
         assert server.run(*export, str(folder / "audit.jsonl")).returncode == 0
         events = (folder / "audit.jsonl").read_text()
@@ -68,23 +79,13 @@ def test_what_was_revoked_since_the_backup_lives_again_until_db_restored_ends_it
         shell(script("Restoring into the embedded database"), folder, after)
     with ServerProcess(after, {"WATCHWORD_TOKEN": admin}) as server:
         # Without the step that comes now.
-        assert [_active(server, token) for token in (secret, leaked, late)] == [True, True, False]
+        with administrator(server, admin) as party:
+            assert [party.verdict(token) for token in (secret, leaked, late)] == ["active", "active", "inactive"]
         assert "FAIL" not in server.run("doctor").stdout
     done = ServerProcess(after, {}).run("db", "restored", "--audit", "-", "--output", "json", stdin=events)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["revoked_count"] == 1
     with ServerProcess(after, {"WATCHWORD_TOKEN": admin}) as server:
-        assert [_active(server, token) for token in (secret, leaked, late)] == [True, False, False]
+        with administrator(server, admin) as party:
+            assert [party.verdict(token) for token in (secret, leaked, late)] == ["active", "inactive", "inactive"]
         assert "FAIL" not in server.run("doctor").stdout
-
-
-def _issue(server: ServerProcess, subject: str) -> str:
-    issued = server.run("issue", "--subject", subject, "--audience", "watchword", "--quiet")
-    assert issued.returncode == 0, issued.stderr
-    return issued.stdout.strip()
-
-
-def _active(server: ServerProcess, token: str) -> bool:
-    judged = server.run("validate", "--as", "watchword", stdin=token)
-    assert judged.returncode in (0, 1), judged.stderr
-    return judged.returncode == 0

@@ -118,6 +118,7 @@ def site(dsn: str, tmp_path: Path) -> Iterator[Site]:
         yield made
 
 
+@pytest.mark.timeout(300)
 def test_no_token_is_refused_while_a_pepper_is_replaced(site: Site) -> None:
     with watched(site):
         site.run("keyring", "add-version")
