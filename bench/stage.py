@@ -42,7 +42,7 @@ class Plan:
     idle_seconds: float = 60.0
     tokens_many: int = 10_000_000
     tokens_few: int = 10_000
-    presentable: int = 300_000
+    presentable: int = 90_000
     """Of very many tokens, so many are real ones, which the load presents at random."""
     purge_tokens: int = 1_000_000
 
