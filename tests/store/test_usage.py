@@ -234,6 +234,24 @@ async def test_a_successor_comes_from_where_its_predecessor_came_from(
     assert [event[0] for event in events(plain, "new_network")] == [third, first]
 
 
+async def test_two_servers_that_hear_first_of_a_successor_keep_what_both_saw(
+    ready_dsn: str, database: Database, plain: psycopg.Connection
+) -> None:
+    first, second = token(plain), token(plain)
+    plain.execute("update tokens set predecessor_id = %s where id = %s", [first, second])
+    await stored(database, use(first, address="192.0.2.1"))
+    with psycopg.connect(ready_dsn) as other:
+        other.execute(
+            "insert into token_usage values (%s, 'orders', now(), 1, '198.51.100.1', '{}', '{198.51.100.0/24}')",
+            [second],
+        )
+        storing = asyncio.create_task(stored(database, use(second, address="203.0.113.1")))
+        await waiting_for_locks(plain)
+    assert await storing == (1, 1)
+    known = plain.execute("select networks from token_usage where token_id = %s", [second]).fetchall()
+    assert known == [(["203.0.113.0/24", "198.51.100.0/24", "192.0.2.0/24"],)]
+
+
 async def test_what_cannot_be_stored_is_stored_as_a_whole_or_not_at_all(
     database: Database, plain: psycopg.Connection
 ) -> None:

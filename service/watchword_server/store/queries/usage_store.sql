@@ -3,7 +3,7 @@
 -- Only of tokens that exist and name the service as an audience: whoever may check tokens can report what it likes, and
 -- must neither fill the table with ids that it made up nor speak of tokens that are not meant for it
 -- (test_uses_of_tokens_that_are_not_there_or_not_meant_for_the_service_are_left_out). In order of the key, so that two
--- servers never wait for each other. The ids are given a second time as `= any`, for which the planner leaves out the
+-- servers do not wait for each other here. The ids are given a second time as `= any`, for which the planner leaves out the
 -- partitions that they do not lie in (test_storing_uses_opens_only_the_partitions_of_those_ids).
 with given as (
   select * from unnest(
